@@ -52,10 +52,10 @@ def test_answers_as_they_are_read():
     for ask, message in {
         lambda: x.view(1): "Tensor has no attribute 'view': write x.reshape(...)",
         lambda: x.softplus(): "Tensor has no attribute 'softplus': write ops.softplus(x)",
-        lambda: model.to("cuda"): "Sequential has no attribute 'to': omit it: everything runs "
-        "on the CPU; the dtype is given to the layer, dtype=",
-        lambda: nn.ModuleList: "module 'anaphora.nn' has no attribute 'ModuleList': a list: "
-        "self.layers = [nn.Linear(3, 4), nn.Linear(4, 5)]",
+        lambda: model.cuda(): "Sequential has no attribute 'cuda': omit it: everything runs "
+        "on the CPU; module.to(dtype) converts the numbers",
+        lambda: nn.KLDivLoss: "module 'anaphora.nn' has no attribute 'KLDivLoss': write "
+        "(p * (ops.log(p) - log_q)).sum()",
         lambda: anaphora.LSTM: "module 'anaphora' has no attribute 'LSTM': write anaphora.nn.LSTM",
         lambda: anaphora.lstm: "module 'anaphora' has no attribute 'lstm': write "
         "anaphora.cells.lstm",
@@ -92,7 +92,10 @@ def test_imports_are_answered_too(owner):
         (lambda: nn.LSTM(3, 4, return_sequences=True), "LSTM: .* 'return_sequences': omit it"),
         (lambda: nn.LSTM(units=4), "LSTM: .* 'units': write hidden_size="),
         (lambda: nn.LayerNorm(4, eps=1e-3), "LayerNorm: .* 'eps': write epsilon="),
-        (lambda: nn.Embedding(4, 3, padding_idx=0), "Embedding: .* 'padding_idx': omit it"),
+        (lambda: nn.Softmax(dim=1), "Softmax: .* 'dim': write axis="),
+        (lambda: nn.ReLU(inplace=True), "ReLU: .* 'inplace': omit it"),
+        (lambda: nn.BatchNorm1d(3, eps=1e-3), "BatchNorm1d: .* 'eps': write epsilon="),
+        (lambda: nn.LSTMCell(3, 4)(np.ones((2, 3)), hx=None), "forward: .* 'hx': write state="),
         (lambda: optim.Cosine(optim.SGD(weights(), 1.0), T_max=3), "Cosine: .* 'T_max': .*total_"),
         (lambda: ops.softmax(Tensor([1.0]), dim=0), "softmax: .* 'dim': write axis="),
         (lambda: Tensor([1.0]).sum(dim=0), "sum: .* 'dim': write axis="),

@@ -13,7 +13,7 @@ import itertools
 import math
 import pickle
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, TypedDict
+from typing import Any, NamedTuple, NotRequired, TypedDict
 
 from anaphora import notebook, schema
 from anaphora.equations import (
@@ -48,6 +48,9 @@ __all__ = [
 ]
 
 
+_LARGEST = 3.4028234663852886e38  # of float32
+
+
 class Gate(NamedTuple):
     """A gate that a cell uses in halves: the input half and the recurrent half.
 
@@ -69,6 +72,7 @@ class _CellData(TypedDict):
     outputs: list[int | float]
     names: list[str]
     named: dict[str, int]
+    initial: NotRequired[dict[str, float]]
 
 
 class Cell:
@@ -85,6 +89,8 @@ class Cell:
         gates: Names of the gates, in the order in which the weights are stored.
         states: Names of the states; the first is the output, and what ``W_hh`` multiplies.
         parameters: Names of the vectors of ``H`` parameters that the cell owns.
+        initial: The numbers with which parameters start, by name; the others start as the layer's
+            initialization says.
         fused: Whether the equations were traced to a program; otherwise they run step by step.
         input_gates: The gates that have an input half (rows of ``W_ih``).
         recurrent_gates: The gates that have a recurrent half (rows of ``W_hh``).
@@ -111,6 +117,7 @@ class Cell:
         state: str,
         parameters: str = "",
         fused: bool = True,
+        initial: Mapping[str, float] = {},
     ) -> None:
         self.name = getattr(equations, "__name__", "cell")
         self.equations = equations
@@ -118,6 +125,7 @@ class Cell:
         self.states = tuple(state.split())
         self.parameters = tuple(parameters.split())
         self.fused = fused
+        self.initial = dict(initial)
         self._origin: tuple[Callable[..., Cell], tuple[Any, ...]] | None = None
         functools.update_wrapper(self, equations)
         try:
@@ -143,6 +151,16 @@ class Cell:
                     f"{name!r} is not a unique name: gates, state and parameters are different "
                     "names, separated by spaces"
                 )
+        for name, value in self.initial.items():
+            if name not in self.parameters:
+                raise EquationError(
+                    f"initial has {name!r}, which is not one of the parameters: "
+                    f"{' '.join(self.parameters) or 'there are none'}"
+                )
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise EquationError(f"initial[{name!r}] must be a number, not {value!r}")
+            if not abs(value) <= _LARGEST:
+                raise EquationError(f"initial[{name!r}] must be a finite float32, not {value}")
         signature = inspect.signature(self.equations)
         if tuple(signature.parameters) != names:
             raise EquationError(
@@ -209,6 +227,7 @@ class Cell:
             "outputs": list(program.outputs),
             "names": list(program.names),
             "named": dict(self.trace.named),
+            **({"initial": dict(self.initial)} if self.initial else {}),
         }
 
     @staticmethod
@@ -267,6 +286,7 @@ class Cell:
                 " ".join(parts["gates"]),
                 " ".join(states),
                 " ".join(parts["parameters"]),
+                initial=parts.get("initial", {}),
             )
         except (EquationError, ValueError) as error:  # also for an invalid name
             raise ValueError(f"cell: {error}") from error
@@ -305,7 +325,7 @@ class Cell:
             return _unpickled, place
         if defined is self.equations:
             names = (" ".join(n) for n in (self.gates, self.states, self.parameters))
-            return Cell, (self.equations, *names, self.fused)
+            return Cell, (self.equations, *names, self.fused, self.initial)
         raise pickle.PicklingError(
             f"cell {self.name!r} cannot be pickled: {'.'.join(place)}, by which another process "
             "would look it up, is a different object; define the cell at the top level of a "
@@ -390,7 +410,12 @@ def _counted(program: Program) -> str:
 
 
 def cell(
-    *, gates: str, state: str, parameters: str = "", fused: bool = True
+    *,
+    gates: str,
+    state: str,
+    parameters: str = "",
+    fused: bool = True,
+    initial: Mapping[str, float] = {},
 ) -> Callable[[Callable[..., Any]], Cell]:
     """Turn a function of gates, states and parameters into a `Cell`.
 
@@ -401,6 +426,8 @@ def cell(
         fused: Trace the equations to a program. If False, they may use any operation on Tensors
             (and Python's ``if``); the recurrence then runs step by step on the tape, slower, and
             every gate has both halves.
+        initial: The number with which a parameter starts, by its name; the others start as the
+            layer's initialization says.
 
     Trainable values must be arguments: equations that read a Parameter or a module from outside are
     refused, and traced equations may not read outside arrays and Tensors either.
@@ -415,7 +442,7 @@ def cell(
     >>> float(leaky(0.0, 0.0, 1.0))
     0.5
     """
-    return lambda equations: Cell(equations, gates, state, parameters, fused)
+    return lambda equations: Cell(equations, gates, state, parameters, fused, initial)
 
 
 @cell(gates="a", state="h")
@@ -568,6 +595,7 @@ def zoneout(inner: Cell, rate: float | None = None) -> Cell:
         " ".join((*inner.gates, *added)),
         " ".join(inner.states),
         " ".join(inner.parameters),
+        initial=inner.initial,
     )
     cell._origin = zoneout, (inner, rate)  # called again by unpickling
     return cell

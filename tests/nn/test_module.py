@@ -1,6 +1,7 @@
 """Modules find their parameters, name them, save and load them, and switch as one."""
 
 import collections
+import copy
 import re
 
 import numpy as np
@@ -327,3 +328,130 @@ def test_repr_of_a_module_with_options_and_children_has_both():
         "  (decoder): Linear(3, 5, bias=False) (15 parameters)\n"
         ") (15 parameters)"  # they share them
     )
+
+
+# Buffers, hooks, conversions
+
+
+class Counting(Module):
+    def __init__(self):
+        self.register_buffer("mean", np.array([1.0, 2.0]))
+        self.register_buffer("mask", [True, False], persistent=False)
+        self.count = nn.Buffer(0)
+        self.inner = nn.Linear(2, 2)
+
+    def forward(self, x):
+        self.count = self.count + 1
+        return self.inner(x - self.mean)
+
+
+def test_buffers_are_saved_and_loaded_but_not_trained():
+    module = Counting().to(np.float64)
+    assert [n for n, _ in module.named_parameters()] == ["inner.weight", "inner.bias"]
+    assert [n for n, _ in module.named_buffers()] == ["mean", "mask", "count"]
+    assert sorted(module.state_dict()) == ["count", "inner.bias", "inner.weight", "mean"]
+    x = np.random.default_rng(1).normal(size=(3, 2))
+    module(x).sum().backward()
+    module(x)
+    assert isinstance(module.count, nn.Buffer)
+    assert module.state_dict()["count"] == 2
+    assert module.mean.grad is None
+    state = module.state_dict()
+    state["mean"] = state["mean"] * 2
+    other = Counting().to(np.float64)
+    assert other.load_state_dict(state) == ([], [])
+    np.testing.assert_array_equal(other.mean.data, [2, 4])
+    assert other.count.item() == 2
+    del state["mean"]
+    with pytest.raises(KeyError, match=r"load_state_dict: the state has no mean; strict=False"):
+        other.load_state_dict(state)
+    module.register_buffer("nothing", None)
+    assert module.nothing is None
+    for name in ("mean", "forward", "a.b"):
+        with pytest.raises(ValueError, match=rf"^register_buffer: '{name}' is not a name that is"):
+            module.register_buffer(name, [1.0])
+    copied = copy.deepcopy(module)
+    with copied.mean.writing() as array:
+        array[...] = 7
+    assert list(copied.state_dict()) == list(module.state_dict())
+    assert not (module.mean.data == 7).any()
+    assert not copied.mask.persistent
+
+
+def test_a_session_keeps_the_buffers_that_it_was_made_with():
+    class Model(Module):
+        def __init__(self):
+            self.norm = nn.BatchNorm1d(3)
+            self.recurrent = nn.GRU(3, 4)
+
+        def forward(self, x):
+            return self.recurrent(self.norm(x))[0]
+
+    model = Model().eval()
+    x = np.random.default_rng(1).normal(size=(5, 3)).astype(np.float32)
+    session = nn.Session(model.recurrent, module=model, before=lambda model, x: model.norm(x))
+    expected = model(x[:, None]).data[:, 0]
+    model.train()(x[:, None] * 5)  # moves the statistics
+    found = [session.feed(step) for step in x]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+
+
+def test_forward_hooks_see_and_change_what_passes():
+    model = nn.Sequential(nn.Linear(3, 2), nn.ReLU())
+    seen = []
+    handle = model[0].register_forward_hook(
+        lambda module, arguments, output: seen.append((module, arguments[0].shape, output.shape))
+    )
+    x = np.ones((4, 3), np.float32)
+    before = model(x).data
+    assert seen == [(model[0], (4, 3), (4, 2))]
+    doubled = model.register_forward_hook(lambda module, arguments, output: output * 2)
+    np.testing.assert_array_equal(model(x).data, before * 2)
+    model.register_forward_hook(lambda module, arguments, output: output + 1)  # in their order
+    np.testing.assert_array_equal(model(x).data, before * 2 + 1)
+    doubled.remove()
+    with model.register_forward_pre_hook(lambda module, arguments: (arguments[0] * 0,)):
+        np.testing.assert_array_equal(model(x).data, model[1](model[0](x * 0)).data + 1)
+    with model.register_forward_pre_hook(lambda module, arguments: arguments[0] * 0):
+        np.testing.assert_array_equal(model(x).data, model[1](model[0](x * 0)).data + 1)
+    count = len(seen)
+    handle.remove()
+    np.testing.assert_array_equal(model(x).data, before + 1)
+    assert len(seen) == count
+    assert list(model.state_dict()) == ["0.weight", "0.bias"]
+
+
+def test_apply_reaches_children_first():
+    block, order = Block(), []
+    assert block.apply(lambda module: order.append(module)) is block
+    assert order[-1] is block
+    assert {id(m) for m in order} == {id(m) for m in block.modules()}
+    assert [name for name, _ in block.named_children()] == [
+        "inner", "towers.0", "towers.1", "by_name.deep.1"
+    ]  # fmt: skip
+    assert [id(m) for m in block.children()] == [id(m) for _, m in block.named_children()]
+
+
+def test_to_converts_parameters_and_buffers_of_floats():
+    model = nn.Sequential(nn.Linear(3, 4), nn.BatchNorm1d(4), nn.LSTM(4, 2), nn.Dropout(0.0))
+    x = np.random.default_rng(1).normal(size=(5, 2, 3))
+    model = model.eval()[:3]
+    y = model(x)[0]
+    y.sum().backward()
+    assert model.double() is model
+    assert {p.dtype for p in model.parameters()} == {np.dtype(np.float64)}
+    assert all(p.grad is None for p in model.parameters())
+    assert model[1].num_batches_tracked.dtype == np.int64
+    again = model(x)[0]
+    assert again.dtype == np.float64
+    np.testing.assert_allclose(again.data, y.data, rtol=1e-5, atol=1e-6)
+    model.float()
+    np.testing.assert_array_equal(model(x)[0].data, y.data)
+    assert model.to("cpu") is model
+    for target in ("cuda", np.int64, "float16"):
+        with pytest.raises(ValueError, match=r"^to: .* is neither float32 nor float64; everything"):
+            model.to(target)
+    loss = model(x)[0].sum()
+    model.double()
+    with pytest.raises(RuntimeError, match="changed in place"):
+        loss.backward()

@@ -5,7 +5,7 @@ import math
 import numpy as np
 import pytest
 
-from anaphora.optim import clip_grad_norm, clip_grad_value
+from anaphora.optim import clip_grad_norm, clip_grad_value, gradient_norms
 from anaphora.tensor import Parameter, RowGradient
 
 
@@ -117,3 +117,19 @@ def test_bad_parameters_are_reported():
         clip_grad_norm([parameter, parameter], 1.0)
     with pytest.raises(ValueError, match="clip_grad_value: there are no parameters"):
         clip_grad_value(iter(()), 1.0)
+
+
+def test_the_norms_of_gradients_are_found_by_name():
+    weight, table, other = Parameter([3.0, 4.0]), Parameter(np.ones((4, 2), "f")), Parameter([1.0])
+    (weight * [3.0, 4.0]).sum().backward()
+    table.grad = RowGradient(np.array([2, 2]), np.full((2, 2), 1.0, "f"), (4, 2))
+    named = [("weight", weight), ("table", table), ("other", other)]
+    norms = gradient_norms(named)
+    assert list(norms) == ["weight", "table"]
+    np.testing.assert_allclose([norms["weight"], norms["table"]], [5, np.sqrt(8)], rtol=1e-6)
+    np.testing.assert_allclose(
+        np.sqrt(sum(n * n for n in norms.values())),
+        clip_grad_norm([weight, table, other], np.inf),
+        rtol=1e-6,
+    )
+    np.testing.assert_array_equal(weight.grad, [3, 4])

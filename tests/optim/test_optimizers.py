@@ -6,7 +6,7 @@ import math
 import numpy as np
 import pytest
 
-from anaphora.optim import ASGD, OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
+from anaphora.optim import ASGD, LBFGS, OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from anaphora.tensor import Parameter, RowGradient
 
 # The formulas, element by element ---------------------------------------------------------------
@@ -534,3 +534,45 @@ def test_repr_shows_the_settings():
     assert repr(ASGD([Parameter([1.0])], 30)) == (
         "ASGD(parameters=1, learning_rate=30.0, weight_decay=0.0)"
     )
+
+
+# L-BFGS
+
+
+def test_lbfgs_goes_on_bit_for_bit_from_its_state_and_tells_what_is_wrong():
+    def made():
+        rng = np.random.default_rng(3)
+        ours = {"a": Parameter(rng.normal(size=(2, 3)).astype("f")), "b": Parameter([0.5])}
+        return ours, LBFGS(ours.items(), 0.5, max_iterations=3, history_size=2)
+
+    def run(parameters, optimizer, steps):
+        def closure():
+            optimizer.zero_grad()
+            loss = (parameters["a"] ** 4).sum() + ((parameters["b"] - 2) ** 2).sum()
+            loss.backward()
+            return loss
+
+        return [optimizer.step(closure).item() for _ in range(steps)]
+
+    parameters, optimizer = made()
+    assert list(optimizer.state_dict()["arrays"]) == []
+    losses = run(parameters, optimizer, 2)
+    assert losses[1] < losses[0]
+    state = optimizer.state_dict()
+    assert state["arrays"]["history"].shape == (2, 2, 7)
+    copies = {name: Parameter(p.data) for name, p in parameters.items()}
+    expected = run(parameters, optimizer, 2)
+    restored = LBFGS(copies.items(), 3.0, max_iterations=3, history_size=2)
+    restored.load_state_dict(state)
+    assert run(copies, restored, 2) == expected
+    for name, parameter in parameters.items():
+        np.testing.assert_array_equal(copies[name].data, parameter.data)
+
+    with pytest.raises(TypeError, match=r"^LBFGS: step\(\) evaluates the loss several times; give"):
+        optimizer.step()
+    with pytest.raises(ValueError, match=r"^LBFGS: it moves all parameters as one vector; give no"):
+        LBFGS([{"params": [Parameter([1.0])], "lr": 0.5}, {"params": [Parameter([1.0])]}], 0.1)
+    with pytest.raises(ValueError, match=r"^LBFGS: its iterations are not averaged"):
+        optimizer.start_averaging()
+    with pytest.raises(ValueError, match=r"^LBFGS: the state is of other parameters"):
+        LBFGS([("a", Parameter([1.0])), ("b", Parameter([1.0]))], 0.1).load_state_dict(state)

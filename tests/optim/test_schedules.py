@@ -14,7 +14,9 @@ from anaphora.optim import (
     Cosine,
     ExponentialDecay,
     NonMonotonicTrigger,
+    OneCycle,
     ReduceOnPlateau,
+    StepDecay,
     WarmUp,
 )
 from anaphora.tensor import Parameter
@@ -158,6 +160,8 @@ MAKERS = {
     "exponential": lambda: ExponentialDecay(optimizer(), constant_epochs=1),
     "plateau": lambda: ReduceOnPlateau(optimizer(), patience=1),
     "cosine": lambda: Cosine(optimizer(), total_steps=20, minimum=0.01),
+    "step": lambda: StepDecay(optimizer(), epochs=2, decay=0.5),
+    "one-cycle": lambda: OneCycle(optimizer(), total_steps=9),
     "warm-up": lambda: WarmUp(ReduceOnPlateau(optimizer(), patience=1), steps=5),
     "nonmonotonic": lambda: NonMonotonicTrigger(optimizer(kind=ASGD), interval=2),
 }
@@ -223,6 +227,11 @@ def test_a_state_of_another_schedule_is_refused():
         (lambda o: ReduceOnPlateau(o, patience=0.5), "patience must be an integer >= 0, not 0.5"),
         (lambda o: ReduceOnPlateau(o, minimum=-1), "minimum must be a finite number >= 0, not -1"),
         (lambda o: Cosine(o, total_steps=0), "Cosine: total_steps must be an integer >= 1, not 0"),
+        (lambda o: StepDecay(o, epochs=0), "StepDecay: epochs must be an integer >= 1, not 0"),
+        (lambda o: StepDecay(o, epochs=1, decay=0), "StepDecay: decay must be > 0 and <= 1, not 0"),
+        (lambda o: OneCycle(o, total_steps=1), "OneCycle: total_steps must be an integer >= 2, no"),
+        (lambda o: OneCycle(o, total_steps=9, pct_start=1), "OneCycle: pct_start must be > 0 and"),
+        (lambda o: OneCycle(o, total_steps=9, div_factor=0), "OneCycle: div_factor must be fini"),
         (lambda o: WarmUp(Constant(o), steps=0), "WarmUp: steps must be an integer >= 1, not 0"),
     ],
 )
@@ -241,6 +250,6 @@ def test_the_trigger_wants_asgd():
 
 
 def test_the_registry_makes_each():
-    assert set(SCHEDULES) == set(MAKERS) - {"warm-up"}
+    assert set(SCHEDULES) == set(MAKERS) - {"warm-up", "step", "one-cycle"}
     for name, kind in SCHEDULES.items():
         assert isinstance(MAKERS[name](), kind)

@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from anaphora import engine, ops, random
+from anaphora import engine, nn, ops, random
 from anaphora.artifact import ModelDirectory
 from anaphora.data import SampledBatches, SequenceBatches, batchify, cover
 from anaphora.models import LanguageModel, SequenceClassifier, SequenceRegressor
@@ -496,3 +496,51 @@ def test_options_out_of_range(options, message):
 def test_unknown_options_are_named():
     with pytest.raises(ValueError, match="unknown options epoch; expected "):
         TrainingOptions.from_dict({"epoch": 1})
+
+
+# Buffers
+
+
+class Normalized(nn.Module):
+    """A regressor with batch normalization, whose running statistics are buffers."""
+
+    def __init__(self):
+        self.norm = nn.BatchNorm1d(3)
+        self.output = nn.Linear(3, 1)
+
+    def loss(self, batch, state=None):
+        x, y = batch
+        return ((self.output(self.norm(x)) - y) ** 2).mean()
+
+    def count_targets(self, batch):
+        return len(batch[1])
+
+
+def test_buffers_are_part_of_a_checkpoint(tmp_path):
+    rng = np.random.default_rng(1)
+    batches = [
+        (rng.normal(2, 3, (8, 3)).astype("f"), rng.normal(size=(8, 1)).astype("f"))
+        for _ in range(4)
+    ]
+
+    def trainer(directory, steps):
+        random.seed(5)
+        model = Normalized()
+        optimizer = SGD(model.named_parameters(), 0.1)
+        options = TrainingOptions(max_steps=steps, epochs=None, schedule="constant")
+        return Trainer(model, optimizer, batches, options, directory=directory)
+
+    complete = trainer(None, 7)
+    complete.run(progress=False)
+    directory = ModelDirectory.create(tmp_path / "model")
+    first = trainer(directory, 3)
+    first.run(progress=False)
+    first.save_checkpoint()
+    second = trainer(directory, 7)
+    second.load_checkpoint()
+    for name, buffer in second.model.named_buffers():
+        np.testing.assert_array_equal(buffer.data, dict(first.model.named_buffers())[name].data)
+    second.run(progress=False)
+    assert second.model.norm.num_batches_tracked.item() == 7
+    for name, values in complete.model.state_dict().items():
+        np.testing.assert_array_equal(second.model.state_dict()[name], values)

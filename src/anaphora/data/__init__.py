@@ -74,6 +74,7 @@ from anaphora.data.tokenizers import (
     is_tokenized,
     split_words,
 )
+from anaphora.data.vectors import WordVectors, read_vectors
 
 __all__ = [
     "FORMATS",
@@ -114,6 +115,7 @@ __all__ = [
     "UnknownShare",
     "WindowBatches",
     "WordTokenizer",
+    "WordVectors",
     "batchify",
     "calendar_features",
     "check_encoding",
@@ -144,6 +146,7 @@ __all__ = [
     "read_tagged",
     "read_targets",
     "read_time_series",
+    "read_vectors",
     "read_words",
     "sentence_batches",
     "side_by_side",

@@ -11,6 +11,7 @@ from typing import Any, ClassVar, Self
 from anaphora.cells import CELLS, Cell
 from anaphora.data import SCALINGS
 from anaphora.models.distributions import COUNTS, DISTRIBUTIONS
+from anaphora.nn import KINDS
 from anaphora.options import FACTOR, SHARE, SIZE, Options, option
 
 POOLINGS = ("last", "mean", "max")
@@ -19,7 +20,8 @@ QUANTILES = (0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95)
 
 model_option = functools.partial(option, section="model")
 
-_CELL_HELP = f"The recurrent cell: {', '.join(CELLS)}; or FILE.py:NAME for a custom one."
+_NAMES = (*CELLS, *KINDS)
+_CELL_HELP = f"Cell: {', '.join(_NAMES)}, or FILE.py:NAME."
 
 _MAXIMUM_UNITS = 10**8  # its square is still a valid array size
 
@@ -33,7 +35,8 @@ class Body(Options):
     dropout in evaluation.
 
     Attributes:
-        cell: The name of a cell in `anaphora.cells.CELLS`, or a `Cell`.
+        cell: The name of a cell in `anaphora.cells.CELLS` or of a kind in `anaphora.nn.KINDS`, or a
+            `Cell`.
         hidden_size: H of every layer.
         embedding_size: E of ids; None for H.
         num_layers: L.
@@ -90,9 +93,9 @@ class Body(Options):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if isinstance(self.cell, str) and self.cell not in CELLS:
+        if isinstance(self.cell, str) and self.cell not in _NAMES:
             raise ValueError(
-                f"cell {self.cell!r:.80} is not one of {', '.join(CELLS)}, nor a Cell (see "
+                f"cell {self.cell!r:.80} is not one of {', '.join(_NAMES)}, nor a Cell (see "
                 "anaphora.cells.cell)"
             )
         with contextlib.suppress(ValueError, TypeError):  # a name stays a name

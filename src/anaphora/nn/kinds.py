@@ -233,6 +233,8 @@ class CellLayer(LayerKind):
                 initialize.orthogonal(parameter, blocks=len(parameter) // H)
             else:
                 initialize.xavier(parameter, blocks=len(parameter) // H)
+        for name, value in self.cell.initial.items():
+            initialize.constant(parameters[name], value)
         if layer.forget_bias is not None:
             self._set_forget_bias(parameters, H, layer.forget_bias)
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterator, Mapping
+from typing import Any, Self
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -14,8 +14,8 @@ from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.kinds import without_padding
 from anaphora.nn.module import Module
+from anaphora.nn.pooling import over_time
 from anaphora.ops.convolution import Padding, output_steps, padding_sizes
-from anaphora.ops.recurrence import checked_lengths
 from anaphora.options import check_shares, check_sizes
 from anaphora.tensor import Array, Parameter, Tensor, as_integers, as_tensor
 from anaphora.tensor.hooks import thread
@@ -182,33 +182,22 @@ class Conv1d(Module):
         Raises:
             ValueError: the shapes do not match.
         """
-        x = as_tensor(x, self.weight.dtype, "Conv1d: an input")
-        if x.ndim not in (2, 3) or x.shape[-1] != self.in_channels:
-            layout = "[B, T, I]" if self.batch_first else "[T, B, I]"
-            raise ValueError(
-                f"Conv1d: an input of shape {x.shape}; expected {layout} or [T, I] with I = "
-                f"{self.in_channels}: time before features"
+
+        def convolved(x: Tensor, ends: Array | None) -> Tensor:
+            y: Tensor = ops.conv1d(
+                without_padding(x, ends),
+                self.weight,
+                self.bias,
+                self.stride,
+                self._padding,
+                self.dilation,
+                self.groups,
             )
-        single, swapped = x.ndim == 2, self.batch_first and x.ndim == 3
-        if single:
-            x = x.reshape(len(x), 1, self.in_channels)
-        elif swapped:
-            x = x.transpose(1, 0, 2)
-        ends = checked_lengths("Conv1d", lengths, x.shape)
-        y: Tensor = ops.conv1d(
-            without_padding(x, ends),
-            self.weight,
-            self.bias,
-            self.stride,
-            self._padding,
-            self.dilation,
-            self.groups,
+            return y if ends is None else without_padding(y, self.output_lengths(ends))
+
+        return over_time(
+            "Conv1d", x, lengths, self.batch_first, convolved, self.weight.dtype, self.in_channels
         )
-        if ends is not None:
-            y = without_padding(y, self.output_lengths(ends))
-        if single:
-            return y.reshape(len(y), self.out_channels)
-        return y.transpose(1, 0, 2) if swapped else y
 
     def extra_repr(self) -> str:  # noqa: D102
         options = f"{self.in_channels}, {self.out_channels}, kernel_size={self.kernel_size}"
@@ -227,6 +216,7 @@ class Embedding(Module):
     Args:
         num_embeddings: V.
         embedding_dim: E.
+        padding_idx: An id whose vector starts as 0 and has no gradient; -1 is the last.
         dropout: The share of the table's vectors that are 0 in a training call, at all positions
             of their ids; the others are divided by 1 - dropout (Gal & Ghahramani 2016).
         initialization: A number for uniform(-a, a); any name means the normal distribution of
@@ -245,6 +235,7 @@ class Embedding(Module):
         self,
         num_embeddings: int,
         embedding_dim: int,
+        padding_idx: int | None = None,
         *,
         dropout: float = 0.0,
         initialization: Initialization = "pytorch",
@@ -254,6 +245,14 @@ class Embedding(Module):
         check_shares(self, dropout=dropout)
         self.num_embeddings = num_embeddings
         self.embedding_dim = embedding_dim
+        if padding_idx is not None:
+            if not -num_embeddings <= padding_idx < num_embeddings:
+                raise ValueError(
+                    f"Embedding: padding_idx {padding_idx} is outside the table of "
+                    f"{num_embeddings} vectors"
+                )
+            padding_idx %= num_embeddings
+        self.padding_idx = padding_idx
         self.dropout = dropout
         self.weight = initialize.parameter((num_embeddings, embedding_dim), dtype)
         self.reset_parameters(initialization)
@@ -267,18 +266,53 @@ class Embedding(Module):
             initialize.normal(self.weight, 1)
         else:
             initialize.uniform(self.weight, initialization)
+        if self.padding_idx is not None:
+            with self.weight.writing() as array:
+                array[self.padding_idx] = 0
+
+    @classmethod
+    def from_pretrained(
+        cls, embeddings: ArrayLike, freeze: bool = True, padding_idx: int | None = None
+    ) -> Embedding:
+        """An embedding with given vectors; `data.read_vectors` reads them from a file.
+
+        Args:
+            embeddings: [V, E], which are copied.
+            freeze: Whether the table is not trained.
+            padding_idx: An id whose vector has no gradient; it is as given.
+
+        Raises:
+            ValueError: it is not a table, or a number is not finite.
+
+        >>> table = Embedding.from_pretrained([[1.0, 2.0], [3.0, 4.0]])
+        >>> table([1]).data, table.weight.requires_grad
+        (array([[3., 4.]], dtype=float32), False)
+        """
+        vectors = as_tensor(embeddings, None, "Embedding: vectors").data
+        if vectors.ndim != 2 or not np.isfinite(vectors).all():
+            raise ValueError(
+                f"Embedding: vectors of shape {vectors.shape}; expected [V, E], and all finite"
+            )
+        dtype = np.float64 if vectors.dtype == np.float64 else np.float32
+        V, E = vectors.shape
+        with initialize.shapes_only():
+            embedding = cls(V, E, padding_idx, dtype=dtype)
+        embedding.weight.assign(vectors)
+        embedding.weight.requires_grad = not freeze
+        return embedding
 
     def forward(self, ids: Any) -> Tensor:
         """Shapes: ids [...]; returns [..., E]."""
-        result: Tensor = ops.embedding(self.weight, ids)
+        result: Tensor = ops.embedding(self.weight, ids, self.padding_idx)
         if self.dropout and self.training:
             rows = Tensor(np.ones((self.num_embeddings, 1), self.weight.dtype))
             result = result * ops.embedding(ops.dropout(rows, self.dropout), ids)
         return result
 
     def extra_repr(self) -> str:  # noqa: D102
-        dropout = f", dropout={self.dropout}" if self.dropout else ""
-        return f"{self.num_embeddings}, {self.embedding_dim}{dropout}"
+        options = f"{self.num_embeddings}, {self.embedding_dim}"
+        options += "" if self.padding_idx is None else f", padding_idx={self.padding_idx}"
+        return options + (f", dropout={self.dropout}" if self.dropout else "")
 
 
 class Dropout(Module):
@@ -376,7 +410,11 @@ class Sequential(Module):
     the last module's result is returned unchanged. To carry states, or to pass ``lengths``, call
     the layers yourself.
 
-    Parameters are named ``0.weight``, ``1.weight``, ... by the position of their module.
+    Parameters are named ``0.weight``, ``1.weight``, ... by the position of their module, or by the
+    names of a dictionary.
+
+    Args:
+        modules: The modules, or a dictionary of them by name.
 
     Raises:
         TypeError: an argument is not a Module.
@@ -389,11 +427,21 @@ class Sequential(Module):
     (5, 2, 2)
     """
 
-    def __init__(self, *modules: Module) -> None:
-        for number, module in enumerate(modules):
+    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+        given: Any = enumerate(modules)
+        if len(modules) == 1 and isinstance(modules[0], Mapping):
+            given = modules[0].items()
+        for name, module in given:
             if not isinstance(module, Module):
                 raise TypeError(f"Sequential: {module!r} is not a Module; wrap it in one")
-            setattr(self, str(number), module)
+            setattr(self, str(name), module)
+
+    def append(self, module: Module) -> Self:
+        """Add a module after the last; return the modules."""
+        if not isinstance(module, Module):
+            raise TypeError(f"Sequential: {module!r} is not a Module; wrap it in one")
+        setattr(self, str(len(self)), module)
+        return self
 
     def forward(self, x: Any) -> Any:
         """Run the modules in order."""
@@ -412,8 +460,63 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self._modules())
 
-    def __getitem__(self, index: int) -> Module:
-        return self._modules()[index]
+    def __getitem__(self, index: int | slice) -> Any:
+        found = self._modules()[index]
+        return Sequential(*found) if isinstance(found, list) else found
+
+
+class Highway(Module):
+    """Highway layers: each mixes a transformation of its input with the input itself.
+
+        t = sigmoid(W_t x + b_t)
+        y = t * relu(W_h x + b_h) + (1 - t) * x
+
+    Shapes: x [..., I]; returns the same. Parameters: ``transforms.k.weight`` (W_h) and
+    ``gates.k.weight`` (W_t), [I, I], with their biases. Source: Srivastava et al. 2015.
+
+    Args:
+        size: I.
+        num_layers: The number of such layers, each of which reads the output of the one before.
+        gate_bias: The bias b_t at the start; below 0 most of the input passes.
+        initialization: As for `Linear`.
+        dtype: float32 or float64.
+
+    Raises:
+        ValueError: a size is below 1, or the initialization is unknown.
+
+    >>> Highway(3, num_layers=2)(np.ones((5, 2, 3), np.float32)).shape
+    (5, 2, 3)
+    """
+
+    def __init__(
+        self,
+        size: int,
+        num_layers: int = 1,
+        *,
+        gate_bias: float = -2.0,
+        initialization: Initialization = "pytorch",
+        dtype: DTypeLike = np.float32,
+    ) -> None:
+        check_sizes(self, size=size, num_layers=num_layers)
+        self.transforms, self.gates = (
+            [
+                Linear(size, size, initialization=initialization, dtype=dtype)
+                for _ in range(num_layers)
+            ]
+            for _ in range(2)
+        )
+        if initialize.is_enabled():
+            for gate in self.gates:
+                assert gate.bias is not None
+                initialize.constant(gate.bias, gate_bias)
+
+    def forward(self, x: Any) -> Tensor:
+        """Shapes: x [..., I]; returns the same."""
+        x = as_tensor(x, self.gates[0].weight.dtype, "Highway: an input")
+        for transform, gate in zip(self.transforms, self.gates, strict=True):
+            t = ops.sigmoid(gate(x))
+            x = t * ops.relu(transform(x)) + (1 - t) * x
+        return x  # type: ignore[no-any-return]
 
 
 def _initialize(weight: Parameter, bias: Parameter | None, initialization: Initialization) -> None:

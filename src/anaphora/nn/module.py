@@ -6,15 +6,18 @@ import collections
 import contextlib
 import textwrap
 import types
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import numpy as np
+from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import foreign_names, notebook
 from anaphora.engine.precision import int8_weights
-from anaphora.tensor import Array, Parameter, no_grad
+from anaphora.tensor import Array, Buffer, Parameter, Tensor, no_grad
 from anaphora.tensor.hooks import thread
+
+Hook = Callable[..., Any]
 
 
 class LoadResult(NamedTuple):
@@ -33,12 +36,44 @@ class LoadResult(NamedTuple):
     unexpected_keys: list[str]
 
 
+class HookHandle:
+    """A hook of a module, to remove it again; also a context, at whose end it is removed.
+
+    >>> from anaphora.nn import ReLU
+    >>> relu, seen = ReLU(), []
+    >>> with relu.register_forward_hook(lambda module, inputs, output: seen.append(output.shape)):
+    ...     _ = relu([1.0, -1.0])
+    >>> _ = relu([1.0])
+    >>> seen
+    [(2,)]
+    """
+
+    def __init__(self, module: Module, place: str, hook: Hook) -> None:
+        self._module, self._place, self._hook = module, place, hook
+        vars(module)[place] = (*getattr(module, place), self)
+
+    def __call__(self, *arguments: Any) -> Any:  # noqa: D102 - it is the hook
+        return self._hook(*arguments)
+
+    def remove(self) -> None:
+        """Call the hook no more."""
+        hooks = getattr(self._module, self._place)
+        vars(self._module)[self._place] = tuple(hook for hook in hooks if hook is not self)
+
+    def __enter__(self) -> HookHandle:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.remove()
+
+
 class Module(foreign_names.Answering):
     """The base of everything that has parameters.
 
     A subclass makes parameters and other modules in ``__init__`` by assigning them to attributes
     (also lists, tuples and dictionaries of them), and defines in ``forward`` what it computes.
-    Parameters are named by the attributes that lead to them, joined by dots.
+    Parameters are named by the attributes that lead to them, joined by dots. A `Buffer` is saved
+    with them, but not trained.
 
     Parameters cannot be lost by accident: an attribute that holds some cannot become an array or
     another Tensor (None, another Parameter or Module can replace it), and parameters in places that
@@ -59,6 +94,9 @@ class Module(foreign_names.Answering):
     """Whether its weights are computed with in 8 bits, for inference; see `use_int8`."""
     foreign_names = "Module"
 
+    _forward_hooks: tuple[HookHandle, ...] = ()
+    _forward_pre_hooks: tuple[HookHandle, ...] = ()
+
     returns_state: ClassVar[bool] = False
     """Whether forward returns the output and the state after it, as recurrent layers do."""
 
@@ -72,7 +110,10 @@ class Module(foreign_names.Answering):
 
     def __setattr__(self, name: str, value: Any) -> None:
         before = vars(self).get(name)
-        if before is not None and value is not None and _holds(before) and not _holds(value):
+        if isinstance(before, Buffer) and isinstance(value, (Tensor, np.ndarray, np.generic)):
+            if not isinstance(value, (Buffer, Parameter)):  # as in PyTorch it stays a buffer
+                value = Buffer(value, before.persistent)
+        elif before is not None and value is not None and _holds(before) and not _holds(value):
             lost = (
                 f"{type(self).__name__}.{name} holds trained parameters; a value of type "
                 f"{type(value).__name__} in its place would be neither trained nor saved: "
@@ -95,10 +136,42 @@ class Module(foreign_names.Answering):
             result = thread.interpreter.module(self, arguments, options)
             if result is not NotImplemented:
                 return result
+        for hook in self._forward_pre_hooks:
+            changed = hook(self, arguments)
+            if changed is not None:
+                arguments = changed if isinstance(changed, tuple) else (changed,)
         if not self.in_int8:
-            return self.forward(*arguments, **options)
-        with _in_int8():
-            return self.forward(*arguments, **options)
+            output = self.forward(*arguments, **options)
+        else:
+            with _in_int8():
+                output = self.forward(*arguments, **options)
+        for hook in self._forward_hooks:
+            changed = hook(self, arguments, output)
+            output = output if changed is None else changed
+        return output
+
+    def register_forward_hook(self, hook: Hook) -> HookHandle:
+        """Call ``hook(module, arguments, output)`` after each call of this module.
+
+        What it returns, unless it is None, replaces the output. Sessions and generation compute
+        with packed weights and call no hooks. For every operation, and for gradients, see
+        `anaphora.hook`.
+
+        >>> from anaphora.nn import ReLU
+        >>> relu = ReLU()
+        >>> handle = relu.register_forward_hook(lambda module, arguments, output: output * 2)
+        >>> relu([3.0]).data
+        array([6.], dtype=float32)
+        >>> handle.remove()
+        """
+        return HookHandle(self, "_forward_hooks", hook)
+
+    def register_forward_pre_hook(self, hook: Hook) -> HookHandle:
+        """Call ``hook(module, arguments)`` before each call of this module.
+
+        What it returns, a tuple or a single value, replaces the arguments, unless it is None.
+        """
+        return HookHandle(self, "_forward_pre_hooks", hook)
 
     def products(self) -> contextlib.AbstractContextManager[None]:
         """The context in which products with its weights are computed; calls of it are in it.
@@ -143,9 +216,62 @@ class Module(foreign_names.Answering):
                 seen.add(id(found))
                 yield name, found
 
+    def named_buffers(self, prefix: str = "") -> Iterator[tuple[str, Buffer]]:
+        """All buffers by name, each once."""
+        seen: set[int] = set()
+        for name, found in _walk(self, prefix):
+            if isinstance(found, Buffer) and id(found) not in seen:
+                seen.add(id(found))
+                yield name, found
+
+    def named_children(self) -> Iterator[tuple[str, Module]]:
+        """The modules directly in this one, also in lists, tuples and dictionaries of it."""
+        seen: set[int] = set()
+        for name, found in _members(self):
+            if isinstance(found, Module) and id(found) not in seen:
+                seen.add(id(found))
+                yield name, found
+
     def modules(self) -> Iterator[Module]:
         """This module and all inside it."""
         return (module for _, module in self.named_modules())
+
+    def children(self) -> Iterator[Module]:
+        """The modules directly in this one."""
+        return (module for _, module in self.named_children())
+
+    def buffers(self) -> Iterator[Buffer]:
+        """All buffers, each once."""
+        return (buffer for _, buffer in self.named_buffers())
+
+    def register_buffer(self, name: str, tensor: ArrayLike | None, persistent: bool = True) -> None:
+        """Make an attribute that is saved, loaded and converted with the module, but not trained.
+
+        It is the same as ``self.name = Buffer(tensor)``.
+
+        Args:
+            name: Of the attribute.
+            tensor: Its numbers, which are copied; None for none.
+            persistent: Whether `state_dict` has it.
+
+        Raises:
+            ValueError: the name is not that of an attribute, or the module has such an attribute.
+
+        >>> class Centred(Module):
+        ...     def __init__(self, mean):
+        ...         self.register_buffer("mean", mean)
+        ...
+        ...     def forward(self, x):
+        ...         return x - self.mean
+        >>> Centred([1.0, 2.0]).state_dict()
+        {'mean': array([1., 2.], dtype=float32)}
+        """
+        if not name.isidentifier() or hasattr(type(self), name) or name in vars(self):
+            raise ValueError(
+                f"register_buffer: {name!r} is not a name that is free for an attribute of "
+                f"{type(self).__name__}; choose another"
+            )
+        setattr(self, name, None if tensor is None else Buffer(tensor, persistent))
 
     def parameters(self) -> Iterator[Parameter]:
         """All parameters, each once."""
@@ -180,6 +306,62 @@ class Module(foreign_names.Answering):
             module.in_int8 = mode
         return self.eval() if mode else self
 
+    def apply(self, function: Callable[[Module], Any]) -> Self:
+        """Call a function with every module inside this one, then with this; return the module.
+
+        >>> from anaphora.nn import Linear, Sequential
+        >>> def clear(module):
+        ...     if isinstance(module, Linear):
+        ...         with module.weight.writing() as array:
+        ...             array[...] = 0
+        >>> Sequential(Linear(3, 1)).apply(clear)([[1.0, 2.0, 3.0]]).shape
+        (1, 1)
+        """
+        for child in self.children():
+            child.apply(function)
+        function(self)
+        return self
+
+    def to(self, target: DTypeLike | str) -> Self:
+        """Convert parameters and buffers of floats to float32 or float64; return the module.
+
+        An optimizer and a session keep what they were made with: convert before. The device "cpu"
+        is accepted and changes nothing.
+
+        Raises:
+            ValueError: the target is neither of these dtypes nor "cpu", or a number is too large.
+
+        >>> from anaphora.nn import GRU
+        >>> GRU(3, 4).to(np.float64)(np.ones((5, 2, 3)))[0].dtype
+        dtype('float64')
+        """
+        if isinstance(target, str) and target == "cpu":
+            return self
+        try:
+            dtype = np.dtype(target)
+        except TypeError:
+            dtype = np.dtype(object)
+        if dtype not in (np.float32, np.float64):
+            raise ValueError(
+                f"to: {target!r} is neither float32 nor float64; everything runs on the CPU, and "
+                "for products in bfloat16 there is anaphora.matmul_precision('bfloat16')"
+            )
+        for tensor in (*self.parameters(), *self.buffers()):
+            if tensor.dtype.kind == "f":
+                tensor.convert(dtype)
+        for module in self.modules():
+            if isinstance(vars(module).get("dtype"), np.dtype):
+                module.dtype = dtype
+        return self
+
+    def float(self) -> Self:
+        """Convert to float32; return the module."""
+        return self.to(np.float32)
+
+    def double(self) -> Self:
+        """Convert to float64; return the module."""
+        return self.to(np.float64)
+
     def zero_grad(self) -> None:
         """Remove all gradients."""
         for parameter in self.parameters():
@@ -194,7 +376,9 @@ class Module(foreign_names.Answering):
     # States
 
     def state_dict(self) -> dict[str, Array]:
-        """Copies of all parameters as arrays, by PyTorch's names; a shared one under each name.
+        """Copies of all parameters, and of persistent buffers, as arrays by PyTorch's names.
+
+        A shared one is under each of its names.
 
         >>> class Scale(Module):
         ...     def __init__(self):
@@ -206,12 +390,21 @@ class Module(foreign_names.Answering):
         >>> before
         {'factor': array([2.], dtype=float32)}
         """
-        parameters = dict(self.named_parameters(remove_duplicate=False))
-        copies = {id(p): np.array(p.data) for p in self.parameters()}
-        return {name: copies[id(p)] for name, p in parameters.items()}
+        saved = self._saved()
+        copies = {id(tensor): np.array(tensor.data) for tensor in saved.values()}
+        return {name: copies[id(tensor)] for name, tensor in saved.items()}
+
+    def _saved(self) -> dict[str, Tensor]:
+        """What is saved, by all its names: parameters and persistent buffers."""
+        parameters = dict(self.named_parameters(remove_duplicate=False))  # checks the names
+        return {
+            name: cast(Tensor, found)
+            for name, found in _walk(self, "")
+            if name in parameters or (isinstance(found, Buffer) and found.persistent)
+        }
 
     def load_state_dict(self, state: Mapping[str, Any], strict: bool = True) -> LoadResult:
-        """Copy arrays (or tensors of PyTorch) into the parameters; nothing else changes.
+        """Copy arrays (or tensors of PyTorch) into parameters and buffers; nothing else changes.
 
         Args:
             state: Arrays by name. A parameter that has several names needs only one of them.
@@ -231,15 +424,15 @@ class Module(foreign_names.Answering):
         >>> scale.state_dict()
         {'factor': array([5.], dtype=float32)}
         """
-        parameters = dict(self.named_parameters(remove_duplicate=False))
-        given = {id(parameters[name]) for name in state if name in parameters}
-        missing = [name for name, p in parameters.items() if id(p) not in given]
-        unexpected = [name for name in state if name not in parameters]
+        saved = self._saved()
+        given = {id(saved[name]) for name in state if name in saved}
+        missing = [name for name, p in saved.items() if id(p) not in given]
+        unexpected = [name for name in state if name not in saved]
         if strict and (missing or unexpected):
             problems = [f"the state has no {', '.join(missing)}"] if missing else []
             if unexpected:
                 problems.append(f"{type(self).__name__} has no {', '.join(unexpected)}")
-            prefix = _prefix(unexpected, parameters)
+            prefix = _prefix(unexpected, saved)
             raise KeyError(
                 f"load_state_dict: {'; '.join(problems)}; "
                 + (
@@ -249,11 +442,11 @@ class Module(foreign_names.Answering):
                     else "strict=False loads the names that both have"
                 )
             )
-        arrays = {name: _numbers(state[name]) for name in parameters if name in state}
+        arrays = {name: _numbers(state[name]) for name in saved if name in state}
         wrong = [
-            f"{name} is {array.shape} in the state, {parameters[name].shape} in the module"
+            f"{name} is {array.shape} in the state, {saved[name].shape} in the module"
             for name, array in arrays.items()
-            if array.shape != parameters[name].shape
+            if array.shape != saved[name].shape
         ]
         if wrong:
             raise ValueError(
@@ -261,7 +454,7 @@ class Module(foreign_names.Answering):
                 "with which the state was saved"
             )
         for name, array in arrays.items():
-            with parameters[name].writing() as values:
+            with saved[name].writing() as values:
                 values[...] = array
         return LoadResult(missing, unexpected)
 
@@ -313,7 +506,7 @@ class Module(foreign_names.Answering):
         return notebook.folded(summary, content) if content else f"<div>{summary}</div>"
 
 
-def _prefix(unexpected: list[str], parameters: Mapping[str, Parameter]) -> str:
+def _prefix(unexpected: list[str], parameters: Mapping[str, Tensor]) -> str:
     """What stands before every name of a state, such as DataParallel's "module.", or nothing."""
     for name in parameters:
         for found in unexpected:
@@ -352,14 +545,13 @@ def _in_int8() -> Iterator[None]:
 
 def _members(owner: Any) -> Iterator[tuple[str, Any]]:
     """The parameters and modules directly in a module, or in containers in it, by name."""
-    if isinstance(owner, Module):
-        items: Any = vars(owner).items()
-    elif isinstance(owner, dict):
-        items = owner.items()
-    else:
-        items = enumerate(owner)
+    items: list[tuple[Any, Any]] = list(vars(owner).items()) if isinstance(owner, Module) else []
+    if isinstance(owner, dict):
+        items += owner.items()
+    elif isinstance(owner, (list, tuple)):
+        items += enumerate(owner)
     for name, value in items:
-        if isinstance(value, (Parameter, Module)):
+        if isinstance(value, (Parameter, Buffer, Module)):
             yield str(name), value
         elif isinstance(value, (list, tuple, dict)):
             for inner, found in _members(value):
@@ -397,7 +589,7 @@ def _holds(value: Any) -> bool:
     return isinstance(value, (Parameter, Module)) or any(map(_holds, _unnamed(value)))
 
 
-def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Module | Parameter]]:
+def _walk(module: Module, prefix: str) -> Iterator[tuple[str, Module | Tensor]]:
     yield prefix, module
     for name, found in _members(module):
         path = f"{prefix}.{name}" if prefix else name

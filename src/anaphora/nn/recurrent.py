@@ -16,6 +16,7 @@ from anaphora.nn.layers import LayerNorm
 from anaphora.nn.module import Module
 from anaphora.nn.session import Session
 from anaphora.nn.states import State, as_tuple, from_tuple
+from anaphora.nn.steps import KINDS
 from anaphora.ops.recurrence import checked_lengths
 from anaphora.options import check_shares, check_sizes
 from anaphora.tensor import Array, Parameter, Tensor, as_tensor
@@ -28,13 +29,15 @@ class Recurrent(Module):
     ``weight_ih_lk [Gx*H, I]``, ``weight_hh_lk [Gh*H, H]``, ``bias_ih_lk [Gx*H]``, ``bias_hh_lk
     [Gh*H]``, ``weight_hr_lk [P, H]`` with a projection; then the cell's own vectors, such as
     ``p_i_lk [H]``. Gx gates have an input half and Gh a recurrent one, in the order of the cell.
-    With ``layer_norm`` each layer has ``norm_lk.weight`` and ``norm_lk.bias`` too, [D*H].
+    With ``layer_norm`` each layer has ``norm_lk.weight`` and ``norm_lk.bias`` too, [D*H], and with
+    ``trainable_state`` an initial state for each of its states, such as ``initial_c_lk`` [H].
 
     A call runs over complete sequences, `record` also returns the gates, and `session` creates a
     session that is fed step by step.
 
     Args:
-        cell: A `Cell`, the name of one in `anaphora.cells.CELLS`, or another `LayerKind`.
+        cell: A `Cell`, the name of one in `anaphora.cells.CELLS`, or another `LayerKind`, or the
+            name of one in `anaphora.nn.KINDS`.
         input_size: I.
         hidden_size: H.
         num_layers: L; each layer reads the output of the previous one.
@@ -59,6 +62,8 @@ class Recurrent(Module):
             "xavier"), or a number for uniform(-a, a).
         forget_bias: The bias with which the gate ``f`` starts (1 is usual; Jozefowicz et al. 2015);
             None leaves it to the initialization.
+        trainable_state: Whether the initial states are parameters, which start at 0. They are used
+            in calls without a state, and in sessions.
         dtype: float32 or float64.
 
     Raises:
@@ -90,9 +95,10 @@ class Recurrent(Module):
         layer_norm: bool = False,
         initialization: Initialization = "pytorch",
         forget_bias: float | None = None,
+        trainable_state: bool = False,
         dtype: DTypeLike = np.float32,
     ) -> None:
-        self.kind = cell if isinstance(cell, LayerKind) else CellLayer(cell)
+        self.kind = _kind(cell)
         self.input_size = input_size
         self.hidden_size = hidden_size
         self.num_layers = num_layers
@@ -106,6 +112,7 @@ class Recurrent(Module):
         self.zoneout = zoneout
         self.layer_norm = layer_norm
         self.forget_bias = forget_bias
+        self.trainable_state = trainable_state
         self.dtype = initialize.parameter_dtype(dtype)
         check_sizes(self, input_size=input_size, hidden_size=hidden_size, num_layers=num_layers)
         check_shares(self, dropout=dropout, weight_dropout=weight_dropout, zoneout=zoneout)
@@ -115,6 +122,10 @@ class Recurrent(Module):
             for suffix in self._suffixes(k):
                 for name, shape in shapes.items():
                     setattr(self, name + suffix, initialize.parameter(shape, dtype))
+                if trainable_state:
+                    for name, shape in self.kind.state_shapes(self).items():
+                        initial = initialize.parameter(shape, dtype)
+                        setattr(self, f"initial_{name}{suffix}", initial)
             if layer_norm:
                 setattr(self, f"norm_l{k}", LayerNorm(self.output_size, dtype=dtype))
         self._names = tuple(shapes)
@@ -160,6 +171,9 @@ class Recurrent(Module):
         for k in range(self.num_layers):
             for suffix in self._suffixes(k):
                 self.kind.reset_parameters(self, self._parameters(suffix), initialization)
+                if self.trainable_state:
+                    for name in self.kind.state_shapes(self):
+                        initialize.constant(getattr(self, f"initial_{name}{suffix}"), 0)
             if self.layer_norm:
                 getattr(self, f"norm_l{k}").reset_parameters()
 
@@ -301,9 +315,35 @@ class Recurrent(Module):
         shapes = self.kind.state_shapes(self)
         return {name: (self._places, *batch, *shape) for name, shape in shapes.items()}
 
+    def _trained(self, name: str) -> list[Parameter]:
+        """The trainable initial states of a name, of all layers and directions."""
+        return [
+            getattr(self, f"initial_{name}{suffix}")
+            for k in range(self.num_layers)
+            for suffix in self._suffixes(k)
+        ]
+
+    def initial_state(self, batch_size: int) -> dict[str, Array]:
+        """New arrays of the initial states by name, [L*D, B, H]: zeros, or what was trained.
+
+        >>> GRU(input_size=3, hidden_size=4).initial_state(2)["h"].shape
+        (1, 2, 4)
+        """
+        arrays = {n: np.zeros(s, self.dtype) for n, s in self.state_shapes(batch_size).items()}
+        if self.trainable_state:
+            for name, array in arrays.items():
+                for place, one in zip(array, self._trained(name), strict=True):
+                    place[...] = one.data
+        return arrays
+
     def _initial_states(self, state: Any, batch: int, single: bool) -> tuple[States, ...]:
         """For each state, the initial one of every layer and direction: [B, ...]."""
         shapes = self.kind.state_shapes(self)
+        if state is None and self.trainable_state:
+            return tuple(
+                tuple(ops.broadcast_to(one, (batch, *one.shape)) for one in self._trained(name))
+                for name in shapes
+            )
         if state is None:
             zeros = (Tensor(np.zeros((batch, *s), self.dtype)) for s in shapes.values())
             return tuple((tensor,) * self._places for tensor in zeros)
@@ -380,12 +420,18 @@ class Recurrent(Module):
         options += "" if self.bias else ", bias=False"
         for name in (
             "batch_first", "dropout", "bidirectional", "proj_size", "locked_dropout",
-            "weight_dropout", "zoneout", "layer_norm",
+            "weight_dropout", "zoneout", "layer_norm", "trainable_state",
         ):  # fmt: skip
             if getattr(self, name):
                 options += f", {name}={getattr(self, name)}"
         options += "" if self.forget_bias is None else f", forget_bias={self.forget_bias}"
         return options + ("" if self.dtype == np.float32 else f", dtype={self.dtype}")
+
+
+def _kind(cell: Cell | str | LayerKind) -> LayerKind:
+    if isinstance(cell, LayerKind):
+        return cell
+    return KINDS[cell]() if isinstance(cell, str) and cell in KINDS else CellLayer(cell)
 
 
 class RNN(Recurrent):
@@ -425,6 +471,7 @@ class RNN(Recurrent):
         zoneout: float = 0.0,
         layer_norm: bool = False,
         initialization: Initialization = "pytorch",
+        trainable_state: bool = False,
         dtype: DTypeLike = np.float32,
     ) -> None:
         cells = {"tanh": "rnn", "relu": "rnn_relu"}
@@ -445,6 +492,7 @@ class RNN(Recurrent):
             zoneout=zoneout,
             layer_norm=layer_norm,
             initialization=initialization,
+            trainable_state=trainable_state,
             dtype=dtype,
         )
 
@@ -488,6 +536,7 @@ class LSTM(Recurrent):
         layer_norm: bool = False,
         initialization: Initialization = "pytorch",
         forget_bias: float | None = None,
+        trainable_state: bool = False,
         dtype: DTypeLike = np.float32,
     ) -> None:
         super().__init__(
@@ -506,6 +555,7 @@ class LSTM(Recurrent):
             layer_norm=layer_norm,
             initialization=initialization,
             forget_bias=forget_bias,
+            trainable_state=trainable_state,
             dtype=dtype,
         )
 
@@ -545,6 +595,7 @@ class GRU(Recurrent):
         zoneout: float = 0.0,
         layer_norm: bool = False,
         initialization: Initialization = "pytorch",
+        trainable_state: bool = False,
         dtype: DTypeLike = np.float32,
     ) -> None:
         super().__init__(
@@ -561,5 +612,6 @@ class GRU(Recurrent):
             zoneout=zoneout,
             layer_norm=layer_norm,
             initialization=initialization,
+            trainable_state=trainable_state,
             dtype=dtype,
         )

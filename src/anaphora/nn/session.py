@@ -15,7 +15,7 @@ from anaphora.engine import PackedLayers, current_matmul_precision
 from anaphora.engine.precision import int8_weights, products_in
 from anaphora.nn.module import Module
 from anaphora.nn.states import as_tuple, from_tuple
-from anaphora.tensor import Array, Parameter, Tensor, as_integers, as_tensor, no_grad
+from anaphora.tensor import Array, Buffer, Parameter, Tensor, as_integers, as_tensor, no_grad
 
 if TYPE_CHECKING:
     from anaphora.nn.recurrent import Recurrent
@@ -184,17 +184,17 @@ class Session:
         self._memory = [*starts.items(), *waiting.items()]  # the initial values for one sequence
         self._allocate(layer, self._memory)
 
-        shared: dict[int, Parameter] = {}
+        shared: dict[int, Tensor] = {}
 
         def snapshot(value: Any) -> Any:
-            if isinstance(value, Parameter):
+            if isinstance(value, (Parameter, Buffer)):
                 return shared.setdefault(id(value), value.shared())
             return value
 
         self._weights = {
-            (owner, name): snapshot(parameter)
+            (owner, name): snapshot(tensor)
             for owner, part in (("layer", layer), ("module", module))
-            for name, parameter in part.named_parameters()
+            for name, tensor in (*part.named_parameters(), *part.named_buffers())
         }
         self._arguments: dict[str, Any] = {
             "layer": layer,
@@ -228,7 +228,7 @@ class Session:
         B = self.batch_size or 1
         self._layer_shapes = layer.state_shapes(*batch)
         self._shapes = dict(self._layer_shapes)  # as users see them, without B if it is None
-        self._initial = [np.zeros(s, layer.dtype) for s in layer.state_shapes(B).values()]
+        self._initial = list(layer.initial_state(B).values())
         for name, start in memory:
             if name in self._shapes or start.dtype.kind != "f":
                 raise ValueError(
@@ -457,9 +457,10 @@ class Session:
         """The arguments, with copies of layer and module that have the weights of the snapshot."""
         memo: dict[int, Any] = {id(shared): shared for shared in self._weights.values()}
         for owner in ("layer", "module"):
-            for name, parameter in self._arguments[owner].named_parameters():
+            part = self._arguments[owner]
+            for name, tensor in (*part.named_parameters(), *part.named_buffers()):
                 if (owner, name) in self._weights:
-                    memo[id(parameter)] = self._weights[owner, name]
+                    memo[id(tensor)] = self._weights[owner, name]
         frozen = copy.deepcopy(self._arguments, memo)
         for part in (frozen["layer"], frozen["module"]):
             part.eval().use_int8(False)  # the session has a precision of its own

@@ -55,6 +55,7 @@ from anaphora.ops.likelihoods import (
 from anaphora.ops.linear import linear, matmul
 from anaphora.ops.losses import (
     balanced_class_weights,
+    binary_cross_entropy,
     binary_cross_entropy_with_logits,
     cross_entropy,
     huber_loss,
@@ -65,6 +66,7 @@ from anaphora.ops.losses import (
     pinball_loss,
 )
 from anaphora.ops.network import dropout, embedding, layer_norm, one_hot
+from anaphora.ops.normalization import batch_norm
 from anaphora.ops.order import argmax, argmin, argsort, sort, take_along_axis, topk
 from anaphora.ops.penalties import activation_penalty, temporal_penalty
 from anaphora.ops.recurrence import recurrence, recurrence_unfused
@@ -115,6 +117,8 @@ __all__ = [
     "argsort",
     "astype",
     "balanced_class_weights",
+    "batch_norm",
+    "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "broadcast_to",
     "ceil",

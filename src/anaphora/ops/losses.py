@@ -267,7 +267,7 @@ class _Targets:
         if len(shape) == 0 or targets.shape != shape[:-1]:
             raise ValueError(
                 f"{name}: targets of shape {targets.shape} for logits of shape {shape}; "
-                "expected one target for each row of logits"
+                "expected one target for each row of logits, whose last axis is the classes"
             )
         if not 0 <= label_smoothing <= 1:
             raise ValueError(f"{name}: label_smoothing must be from 0 to 1, not {label_smoothing}")
@@ -425,6 +425,76 @@ def binary_cross_entropy_with_logits(
         only_counted(x, counted), targets=y, weight=factors[0], pos_weight=factors[1]
     )
     if counted is not None:  # the loss of a logit of 0 is not 0
+        losses = _where(losses, 0, condition=counted)
+    return reduce_losses(name, losses, counted, reduction)
+
+
+@differentiable
+@floating
+def _of_probabilities(probabilities: Array, /, targets: Array, weight: Array | None) -> Any:
+    with np.errstate(divide="ignore"):
+        positive, negative = (
+            np.maximum(np.log(p), p.dtype.type(-100)) for p in (probabilities, 1 - probabilities)
+        )
+    losses = -(targets * positive + (1 - targets) * negative)
+
+    def pullback(dy: Array) -> Array:
+        smallest = probabilities.dtype.type(1e-12)
+        d = (probabilities - targets) / np.maximum(probabilities * (1 - probabilities), smallest)
+        d_probabilities: Array = dy * (d if weight is None else d * weight)
+        return d_probabilities
+
+    return (losses if weight is None else losses * weight), pullback
+
+
+@foreign_names.arguments_checked
+def binary_cross_entropy(
+    probabilities: Any,
+    targets: Any,
+    weight: ArrayLike | None = None,
+    where: ArrayLike | None = None,
+    reduction: str = "mean",
+) -> Tensor:
+    """The negative log-probability of binary targets, from probabilities, in nats.
+
+        loss = -weight * (y * log p + (1 - y) * log(1 - p))
+
+    Logarithms are at least -100, as in PyTorch. Of logits use `binary_cross_entropy_with_logits`,
+    which is exact where a probability rounds to 0 or 1.
+
+    Args:
+        probabilities: [...] of the positive class, 0..1.
+        targets: [...] 1 or True for positive, 0 for negative, or anything in between.
+        weight: The weight of each loss; broadcast to [...].
+        where: Booleans, broadcast to [...]: False where a target does not count (it is not read).
+        reduction: "mean" over the losses that count (0 if none does), "sum", or "none": [...].
+
+    Raises:
+        ValueError: shapes do not match, a probability or a target is outside 0..1, or the reduction
+            is unknown.
+
+    >>> binary_cross_entropy([0.5, 0.25], [1, 0]).item()  # (0.693 + 0.288) / 2
+    0.490414...
+    """
+    name = "binary_cross_entropy"
+    if np.shape(probabilities) != np.shape(targets):
+        raise ValueError(
+            f"{name}: targets of shape {np.shape(targets)} for probabilities of shape "
+            f"{np.shape(probabilities)}; expected one target for each"
+        )
+    x = as_floats(name, probabilities)
+    counted = counted_elements(name, where, x.shape)
+    y = as_targets(name, targets, x.dtype, counted)
+    x = only_counted(x, counted)
+    for what, values in (("target", y), ("probability", x.data)):
+        wrong = ~((values >= 0) & (values <= 1))
+        if wrong.any():
+            raise ValueError(
+                f"{name}: {what} {values[wrong][0]} is outside 0..1; of logits use "
+                "binary_cross_entropy_with_logits"
+            )
+    losses = _of_probabilities(x, targets=y, weight=_factor(name, weight, y, "weight"))
+    if counted is not None:
         losses = _where(losses, 0, condition=counted)
     return reduce_losses(name, losses, counted, reduction)
 

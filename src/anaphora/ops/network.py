@@ -22,12 +22,13 @@ from anaphora.tensor import (
 
 
 @differentiable
-def embedding(weight: Array, /, ids: Any) -> Any:
+def embedding(weight: Array, /, ids: Any, padding_idx: int | None = None) -> Any:
     """Look up rows of a table, whose gradient is a `RowGradient`.
 
     Args:
         weight: [V, E].
         ids: [...] integers in 0..V-1.
+        padding_idx: An id whose row gets no gradient, or None.
 
     Returns:
         [..., E].
@@ -46,7 +47,13 @@ def embedding(weight: Array, /, ids: Any) -> Any:
     """
     # A copy, since the caller may reuse the array for the next batch.
     ids = as_integers(ids, "embedding: ids are integers")
-    return engine.gather_rows(weight, ids), lambda dy: RowGradient(ids, dy, weight.shape)
+
+    def pullback(dy: Array) -> RowGradient:
+        if padding_idx is None:
+            return RowGradient(ids, dy, weight.shape)
+        return RowGradient(ids[ids != padding_idx], dy[ids != padding_idx], weight.shape)
+
+    return engine.gather_rows(weight, ids), pullback
 
 
 @composed

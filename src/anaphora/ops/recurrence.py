@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -229,53 +229,106 @@ def recurrence_unfused(
     ends = checked_lengths("recurrence", lengths, x.shape)
     T, B, _ = x.shape
     H = states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
-    order = np.broadcast_to(np.arange(T)[:, None], (T, B))  # the step of each row at t
     if ends is not None:  # the cell must not see padding
-        x = where((order < ends)[:, :, None], x, 0.0)
+        x = where((np.arange(T)[:, None] < ends)[:, :, None], x, 0.0)
     x_gates = x if weight_ih is None else linear(x, weight_ih, bias_ih)
-    if reverse:
-        last = (np.full(B, T) if ends is None else ends) - 1
-        order = np.where(order <= last, last - order, order)
-        x_gates = getitem(x_gates, (order, np.arange(B)))
 
-    current = tuple(states)
-    outputs: list[Tensor] = []
-    recorded = [np.zeros((T, B, H), x_gates.dtype) for _ in states]
-    for t, halves in enumerate(unstack(x_gates)):
-        rows = None if ends is None or t < ends.min(initial=T) else np.flatnonzero(t < ends)
-        before = current
-        if rows is not None:
-            if t and not len(rows):  # step 0 always runs, so that every weight has a gradient
-                outputs.append(Tensor(np.zeros_like(current[0].data)))
-                continue
-            halves = getitem(halves, rows)
-            before = tuple(getitem(state, rows) for state in current)
+    def step(halves: Tensor, before: States) -> tuple[Tensor, States, States]:
         h = None if weight_hh is None else linear(before[0], weight_hh, bias_hh)
         returned = cell(*_gates(cell, halves, h), *before, *parameters)
         after = list(returned) if isinstance(returned, tuple) else [returned]
-        if len(after) != len(current):
+        if len(after) != len(before):
             raise ValueError(
                 f"recurrence: cell {cell.name!r} returned {len(after)} of its states, expected "
                 f"{', '.join(cell.states)}"
             )
         for k, name in enumerate(cell.states):
             after[k] = _state(cell, name, after[k], (len(halves), H), x_gates.dtype)
-            recorded[k][t, slice(None) if rows is None else rows] = after[k].data
+        named = tuple(after)
         if weight_hr is not None:
             after[0] = linear(after[0], weight_hr)
+        return after[0], tuple(after), named
+
+    if record is not None and not T:
+        record.update({name: np.zeros((0, B, H), x_gates.dtype) for name in cell.states})
+    return step_by_step(step, cell.states, x_gates, tuple(states), ends, reverse, record)
+
+
+Step = Callable[[Tensor, States], tuple[Tensor, States, Sequence[Tensor]]]
+
+
+def step_by_step(
+    step: Step,
+    names: Sequence[str],
+    x: Tensor,
+    states: States,
+    lengths: Array | None,
+    reverse: bool,
+    record: dict[str, Array] | None,
+) -> tuple[Tensor, States]:
+    """Run a function of one step over time, on the tape.
+
+    Args:
+        step: ``step(x [B, I], states)`` returns the output [B, N], the next states, and the values
+            [B, ...] to record. It receives only the active rows of the batch, in order.
+        names: The names of the values to record.
+        x: [T, B, I].
+        states: The initial states, [B, ...] each.
+        lengths: [B] int64 in 0..T, or None for all T. The output is 0 beyond; the final state is
+            that after a row's last step.
+        reverse: Run from each row's last step to its first.
+        record: A dictionary to fill with the values by name, [T, B, ...] each, or None.
+
+    Returns:
+        The output [T, B, N] and the final states.
+
+    >>> def total(x, states):
+    ...     y = states[0] + x
+    ...     return y, (y,), [y]
+    >>> x, zeros = Tensor([[[1.0]], [[2.0]], [[4.0]]]), (Tensor([[0.0]]),)
+    >>> y, _ = step_by_step(total, ["y"], x, zeros, None, True, None)
+    >>> y.data.ravel()
+    array([7., 6., 4.], dtype=float32)
+    """
+    T, B = x.shape[:2]
+    order = np.broadcast_to(np.arange(T)[:, None], (T, B))  # the step of each row at t
+    if reverse:
+        last = (np.full(B, T) if lengths is None else lengths) - 1
+        order = np.where(order <= last, last - order, order)
+        x = getitem(x, (order, np.arange(B)))
+
+    current = states
+    outputs: list[Tensor] = []
+    recorded: dict[str, Array] = {}
+    for t, inputs in enumerate(unstack(x)):
+        rows = None
+        if lengths is not None and t >= lengths.min(initial=T):
+            rows = np.flatnonzero(t < lengths)
+        if rows is not None and t and not len(rows):
+            # Step 0 always runs, so that every weight has a gradient.
+            outputs.append(Tensor(np.zeros_like(outputs[0].data)))
+            continue
+        before = current
+        if rows is not None:
+            inputs = getitem(inputs, rows)
+            before = tuple(getitem(state, rows) for state in current)
+        output, after, named = step(inputs, before)
+        for name, value in zip(names, named, strict=True):
+            steps = recorded.setdefault(name, np.zeros((T, B, *value.shape[1:]), x.dtype))
+            steps[t, slice(None) if rows is None else rows] = value.data
         if rows is None:
-            outputs.append(after[0])
-            current = tuple(after)
+            outputs.append(output)
+            current = after
         else:
-            zeros = Tensor(np.zeros_like(current[0].data))
-            outputs.append(_put_rows(zeros, after[0], rows))
+            zeros = Tensor(np.zeros((B, *output.shape[1:]), x.dtype))
+            outputs.append(_put_rows(zeros, output, rows))
             current = tuple(_put_rows(s, new, rows) for s, new in zip(current, after, strict=True))
 
     if record is not None:
-        for name, steps in zip(cell.states, recorded, strict=True):
+        for name, steps in recorded.items():
             record[name] = steps[order, np.arange(B)]
     if not outputs:
-        return Tensor(np.zeros((0, *states[0].shape), x_gates.dtype)), current
+        return Tensor(np.zeros((0, *states[0].shape), x.dtype)), current
     sequence = stack(outputs)
     if reverse:  # reversing within the length is its own inverse
         sequence = getitem(sequence, (order, np.arange(B)))

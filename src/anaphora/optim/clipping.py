@@ -1,4 +1,4 @@
-"""Clipping gradients in place, before a step."""
+"""The norms of gradients, and clipping them in place, before a step."""
 
 from __future__ import annotations
 
@@ -10,6 +10,29 @@ import numpy as np
 from anaphora import engine, foreign_names
 from anaphora.optim.base import Parameters, named, positive
 from anaphora.tensor import Array, RowGradient
+
+
+def gradient_norms(parameters: Parameters) -> dict[str, float]:
+    """The 2-norm of the gradient of each parameter, to log; training loops log that of all.
+
+    Args:
+        parameters: Parameters, or pairs of name and Parameter, by which they are found; those
+            without a gradient are omitted.
+
+    Raises:
+        TypeError, ValueError: as for `Optimizer`.
+
+    >>> from anaphora.nn import Linear
+    >>> layer = Linear(2, 1)
+    >>> layer([[3.0, 4.0]]).sum().backward()
+    >>> gradient_norms(layer.named_parameters())
+    {'weight': 5.0, 'bias': 1.0}
+    """
+    return {
+        name: engine.global_norm(list(_arrays("gradient_norms", [parameter])))
+        for name, parameter in named("gradient_norms", parameters).items()
+        if parameter.grad is not None
+    }
 
 
 def clip_grad_norm(parameters: Parameters, max_norm: float) -> float:

@@ -148,6 +148,51 @@ class ExponentialDecay(Schedule):
         self._set(self.initial_learning_rate * self.decay ** max(epochs - self.constant_epochs, 0))
 
 
+class StepDecay(Schedule):
+    """Times `decay` after every so many epochs.
+
+        learning_rate = initial * decay ** ((epoch - first_epoch) // epochs)     epoch = 0, 1, ...
+
+    It is PyTorch's ``StepLR(optimizer, step_size=epochs, gamma=decay)``, called once an epoch.
+
+    Args:
+        optimizer: Its current learning rate is the initial one.
+        epochs: The number of epochs from one decay to the next, >= 1.
+        decay: The factor, 0 < decay <= 1.
+        first_epoch: The epoch in which the schedule begins, if resumed training restarts it.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    >>> from anaphora.optim import SGD
+    >>> from anaphora.tensor import Parameter
+    >>> schedule = StepDecay(SGD([Parameter([0.0])], learning_rate=1.0), epochs=2, decay=0.5)
+    >>> for epoch in range(5):
+    ...     schedule.on_epoch(epoch)
+    ...     print(epoch, schedule.learning_rate)
+    0 1.0
+    1 1.0
+    2 0.5
+    3 0.5
+    4 0.25
+    """
+
+    def __init__(
+        self, optimizer: Optimizer, *, epochs: int, decay: float = 0.1, first_epoch: int = 0
+    ) -> None:
+        super().__init__(optimizer)
+        if not 0 < decay <= 1:
+            raise ValueError(f"StepDecay: decay must be > 0 and <= 1, not {decay!r}")
+        self.epochs = _count("StepDecay", "epochs", epochs, 1)
+        self.decay = float(decay)
+        self.first_epoch = _count("StepDecay", "first_epoch", first_epoch, 0)
+
+    def on_epoch(self, epoch: int) -> None:
+        """Set the learning rate of this epoch, counted from 0."""
+        decays = max(epoch - self.first_epoch, 0) // self.epochs
+        self._set(self.initial_learning_rate * self.decay**decays)
+
+
 class ReduceOnPlateau(Schedule):
     """Multiplied by `factor` when the validation loss has had no new best for some evaluations.
 
@@ -251,6 +296,76 @@ class Cosine(Schedule):
         steps = min(step, self.total_steps) - self.first_step
         share = (1 + math.cos(math.pi * steps / (self.total_steps - self.first_step))) / 2
         self._set(self.minimum + (self.initial_learning_rate - self.minimum) * share)
+
+
+class OneCycle(Schedule):
+    """Up to the learning rate of the optimizer, then down to almost 0 (Smith & Topin 2018).
+
+    It rises along half a cosine from ``peak / div_factor`` to the peak, over the first `pct_start`
+    of the steps, and falls along another to ``peak / div_factor / final_div_factor``. It is
+    PyTorch's ``OneCycleLR``, whose ``max_lr`` is the learning rate of the optimizer here; the
+    momentum stays the same.
+
+    Args:
+        optimizer: Its current learning rate is the peak.
+        total_steps: The number of optimizer steps, at least 2.
+        pct_start: The share of the steps in which it rises, above 0 and below 1.
+        div_factor: The peak divided by the learning rate of the first step, >= 1.
+        final_div_factor: The learning rate of the first step divided by that of the last, >= 1.
+        first_step: The step at which the schedule begins, if resumed training restarts it.
+
+    Raises:
+        ValueError: a number is out of range.
+
+    >>> from anaphora.optim import SGD
+    >>> from anaphora.tensor import Parameter
+    >>> optimizer = SGD([Parameter([0.0])], learning_rate=1.0)
+    >>> schedule = OneCycle(optimizer, total_steps=5, pct_start=0.6, div_factor=10)
+    >>> for step in range(5):
+    ...     schedule.on_step(step)
+    ...     print(step, round(schedule.learning_rate, 5))
+    0 0.1
+    1 0.55
+    2 1.0
+    3 0.50001
+    4 1e-05
+    """
+
+    def __init__(
+        self,
+        optimizer: Optimizer,
+        *,
+        total_steps: int,
+        pct_start: float = 0.3,
+        div_factor: float = 25.0,
+        final_div_factor: float = 1e4,
+        first_step: int = 0,
+    ) -> None:
+        super().__init__(optimizer)
+        self.first_step = _count("OneCycle", "first_step", first_step, 0)
+        self.total_steps = _count("OneCycle", "total_steps", total_steps, self.first_step + 2)
+        if not 0 < pct_start < 1:
+            raise ValueError(f"OneCycle: pct_start must be > 0 and < 1, not {pct_start!r}")
+        for name, factor in (("div_factor", div_factor), ("final_div_factor", final_div_factor)):
+            if not 1 <= factor < math.inf:
+                raise ValueError(f"OneCycle: {name} must be finite and >= 1, not {factor!r}")
+        self.pct_start = pct_start
+        self.div_factor = div_factor
+        self.final_div_factor = final_div_factor
+        self.on_step(self.first_step)
+
+    def on_step(self, step: int) -> None:
+        """Set the learning rate of this step, counted from 0."""
+        count = self.total_steps - self.first_step
+        done = min(max(step - self.first_step, 0), count - 1)
+        peak, top = self.pct_start * count - 1, self.initial_learning_rate
+        low = top / self.div_factor
+        if done <= peak and peak > 0:
+            start, end, share = low, top, done / peak
+        else:
+            peak = max(peak, 0)
+            start, end, share = top, low / self.final_div_factor, (done - peak) / (count - 1 - peak)
+        self._set(end + (start - end) * (1 + math.cos(math.pi * share)) / 2)
 
 
 class WarmUp(Schedule):

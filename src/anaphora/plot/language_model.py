@@ -94,7 +94,8 @@ def read(
         x = copy.deepcopy(model.embedding).eval()(ids)  # in evaluation mode
     pieces = tokens(tokenizer, ids)
     found = recorded_values(layer, x)
-    value = f"{layer.cell.states[-1]}_l{layer.num_layers - 1}" if value is None else value
+    if value is None:
+        value = f"{[*layer.state_shapes()][-1]}_l{layer.num_layers - 1}"
     if value not in found:
         raise ValueError(f"there is no value {value!r}; this model has {', '.join(found)}")
     units = found[value]

@@ -110,7 +110,9 @@ def states(
     (5, 4)
     """
     recorded = recorded_values(layer, x)
-    chosen = {name: a for name, a in recorded.items() if name.split("_l")[0] in layer.cell.states}
+    chosen = {
+        name: a for name, a in recorded.items() if name.split("_l")[0] in layer.state_shapes()
+    }
     return values(chosen, labels=labels, row=row)
 
 
@@ -137,7 +139,7 @@ def gates(
     ['r_l0', 'z_l0', 'n_l0']
     """
     recorded = recorded_values(layer, x)
-    states = layer.cell.states
+    states = tuple(layer.state_shapes())
     chosen = {name: a for name, a in recorded.items() if name.split("_l")[0] not in states}
     if not chosen:
         raise ValueError(

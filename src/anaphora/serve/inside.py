@@ -49,7 +49,7 @@ def inside(served: ServedModel, input: Any) -> dict[str, Any]:
         spelling = [getattr(batch, name, None) for name in ("characters", "character_lengths")]
         x = model.embed(batch.inputs, *spelling)
         _, _, recorded = model.recurrent.record(x)
-    states = model.recurrent.cell.states
+    states = tuple(model.recurrent.state_shapes())
     return {
         "steps": steps,
         "states": {

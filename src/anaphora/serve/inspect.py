@@ -123,7 +123,7 @@ class Inspector:
         embedding, layer = self._served.model.embedding, self._served.model.recurrent
         with self._lock:
             length, kept, _ = self._cache.find(ids[:first])
-        state = None if kept is None else from_tuple([kept[name] for name in layer.cell.states])
+        state = None if kept is None else from_tuple([kept[name] for name in layer.state_shapes()])
         if length < first:
             _, state = layer(embedding(np.array(ids[length:first])), state)
         last = len(ids) - 1
@@ -133,7 +133,7 @@ class Inspector:
         before, state, values = layer.record(embedding(np.array(ids[first:last])), state)
         arrays = [one.data for one in as_tuple(state)]
         with self._lock:
-            self._cache.add(ids[:last], dict(zip(layer.cell.states, arrays, strict=True)))
+            self._cache.add(ids[:last], dict(zip(layer.state_shapes(), arrays, strict=True)))
         outputs, _, recorded = layer.record(embedding(np.array(ids[last:])), state)
         both = {name: np.concatenate([values[name], recorded[name]]) for name in recorded}
         return Tensor(np.concatenate([before.data, outputs.data])), both
@@ -214,7 +214,7 @@ def _scores(model: Any, outputs: Tensor) -> Iterator[Array]:
 
 def _described(layer: nn.Recurrent, name: str, array: Array) -> messages.Value:
     value, _, number = name.rpartition("_l")
-    kind: Any = "state" if value in layer.cell.states else "gate"
+    kind: Any = "state" if value in layer.state_shapes() else "gate"
     return messages.Value(name, kind, int(number), array.shape[-1])
 
 

@@ -12,6 +12,7 @@ from anaphora.tensor.operations import composed, differentiable, floating
 from anaphora.tensor.rows import Array, Gradient, RowGradient
 from anaphora.tensor.tensor import (
     NUMPY_FUNCTIONS,
+    Buffer,
     Parameter,
     Tensor,
     as_integers,
@@ -23,6 +24,7 @@ __all__ = [
     "NUMPY_FUNCTIONS",
     "OPERATIONS",
     "Array",
+    "Buffer",
     "Gradient",
     "Hook",
     "Interpreter",

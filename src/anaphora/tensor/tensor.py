@@ -211,6 +211,26 @@ class Tensor(Methods):
             self._data.flags.writeable = False
             self._version.number += 1
 
+    def convert(self, dtype: DTypeLike) -> None:
+        """Convert the numbers to another dtype in place; the gradient is removed.
+
+        Raises:
+            RuntimeError: the Tensor is the result of an operation.
+            ValueError: a number is too large for the dtype.
+
+        >>> x = Tensor([1.0, 2.0])
+        >>> x.convert(np.float64)
+        >>> x
+        Tensor([1., 2.], dtype=float64)
+        """
+        if self._node is not None or self._version is None:
+            raise RuntimeError("convert: this Tensor is the result of an operation; use .astype()")
+        if self._data.dtype == dtype:
+            return
+        self._data = _read_only(as_array(self._data, dtype, "convert"))
+        self._version.number += 1
+        self._version, self.grad = Version(), None
+
     # Copies
 
     def shared(self) -> Self:
@@ -533,6 +553,30 @@ class Parameter(Tensor):
             raise ValueError(f"assign: an array of shape {data.shape} for a shape of {self.shape}")
         data.flags.writeable = False
         self._data = data
+
+
+class Buffer(Tensor):
+    """A Tensor of a module that is saved with it but not trained, such as a running mean.
+
+    Args:
+        data: As for `Tensor`.
+        persistent: Whether `Module.state_dict` has it.
+        dtype: The dtype to convert to.
+
+    >>> steps = Buffer(0)
+    >>> with steps.writing() as array:
+    ...     array += 1
+    >>> steps, steps.requires_grad
+    (Tensor(1, dtype=int64), False)
+    """
+
+    __slots__ = ("persistent",)
+
+    def __init__(
+        self, data: Any, persistent: bool = True, *, dtype: DTypeLike | None = None
+    ) -> None:
+        super().__init__(data, dtype=dtype)
+        self.persistent = persistent
 
 
 @overload

@@ -417,7 +417,7 @@ class TaskOptions(Body, TrainingOptions):
         values = with_new_limits(cls.presets[preset or next(iter(cls.presets))], changes)
         cell = changes.get("cell", "lstm")
         cell = cell if isinstance(cell, Cell) else CELLS.get(cell)
-        if cell is not None and "f" not in cell.gates:
+        if cell is None or "f" not in cell.gates:
             values.pop("forget_bias", None)
         values |= changes
         if unknown := sorted(set(values) - set(cls.fields())):

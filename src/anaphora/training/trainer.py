@@ -23,6 +23,7 @@ from anaphora.distributed.sums import TreeSum, tree_sum
 from anaphora.generation.reading import evaluating
 from anaphora.metrics import direction, is_better
 from anaphora.models.quantization import check_trainable
+from anaphora.nn import Module
 from anaphora.nn.states import as_tuple
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Array, Tensor, detach, no_grad
@@ -896,7 +897,7 @@ class Trainer:
                 self.save_model({"kind": "checkpoint", "step": self.progress.step})
         if self.directory is None:
             return
-        arrays = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
+        arrays = self._model_arrays()
         optimizer = self.optimizer.state_dict()
         arrays |= {f"optimizer.{name}": array for name, array in optimizer.pop("arrays").items()}
         arrays |= self._state_arrays(states)
@@ -996,9 +997,16 @@ class Trainer:
         if self.processes.is_main:
             self.directory.truncate_metrics(checkpoint["metrics_size"])
 
+    def _model_arrays(self) -> dict[str, Array]:
+        """The arrays of the model in a checkpoint: its parameters, then its buffers."""
+        tensors: dict[str, Tensor] = dict(self.model.named_parameters())
+        if isinstance(self.model, Module):
+            tensors |= {name: b for name, b in self.model.named_buffers() if b.persistent}
+        return {f"model.{name}": tensor.data for name, tensor in tensors.items()}
+
     def _array_shapes(self, checkpoint: Checkpoint, given: Mapping[str, Array]) -> dict[str, Shape]:
         """The shapes of the arrays of a checkpoint."""
-        model = {f"model.{name}": p.data for name, p in self.model.named_parameters()}
+        model = self._model_arrays()
         names = {name.removeprefix("optimizer.") for name in given if name.startswith("optimizer.")}
         of_optimizer = self.optimizer.arrays_of({**checkpoint["optimizer"], "arrays": names})
         optimizer = {f"optimizer.{name}": p.data for name, p in of_optimizer.items()}

@@ -1,0 +1,174 @@
+"""Layers that look at windows of steps: what they share with `Conv1d`, and pooling over time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+from anaphora import foreign_names, ops
+from anaphora.nn.kinds import without_padding
+from anaphora.nn.module import Module
+from anaphora.ops.convolution import output_steps
+from anaphora.ops.recurrence import checked_lengths
+from anaphora.options import check_sizes
+from anaphora.tensor import Array, Tensor, as_integers, as_tensor
+
+
+class _Pooling(Module):
+    """The base of both kinds of pooling: a subclass joins the steps of windows."""
+
+    def __init__(
+        self,
+        kernel_size: int,
+        stride: int | None = None,
+        padding: int = 0,
+        *,
+        batch_first: bool = False,
+    ) -> None:
+        stride = kernel_size if stride is None else stride
+        check_sizes(self, kernel_size=kernel_size, stride=stride)
+        check_sizes(self, minimum=0, padding=padding)
+        if padding > kernel_size // 2:
+            raise ValueError(
+                f"{type(self).__name__}: padding {padding} is more than half of kernel_size="
+                f"{kernel_size}, so a window could be all padding"
+            )
+        self.kernel_size = kernel_size
+        self.stride = stride
+        self.padding = padding
+        self.batch_first = batch_first
+
+    def output_lengths(self, lengths: ArrayLike) -> Array:
+        """[B]: the numbers of outputs of sequences of these lengths, 0 for too short ones."""
+        steps = as_integers(lengths, f"{type(self).__name__}: lengths are integers")
+        found = output_steps(steps, 2 * self.padding, self.kernel_size, self.stride, 1)
+        return np.where(steps > 0, np.maximum(found, 0), 0)
+
+    def _pool(self, x: Tensor, lengths: Array | None) -> Tensor:
+        raise NotImplementedError
+
+    def _windows(self, x: Tensor, fill: float) -> Tensor:
+        """[K, S, B, I]: the steps of windows [T, B, I], with a number in the padding."""
+        pad = np.full((self.padding, *x.shape[1:]), fill, x.dtype)
+        if self.padding:
+            x = ops.concatenate([pad, x, pad])
+        S = output_steps(len(x), 0, self.kernel_size, self.stride, 1)
+        if S < 1:
+            raise ValueError(
+                f"{type(self).__name__}: {len(x)} steps, with padding, are fewer than kernel_size="
+                f"{self.kernel_size}"
+            )
+        end = (S - 1) * self.stride + 1
+        return ops.stack([x[k : k + end : self.stride] for k in range(self.kernel_size)])
+
+    @foreign_names.arguments_checked
+    def forward(self, x: Any, lengths: ArrayLike | None = None) -> Tensor:
+        """Pool a batch of sequences, or one.
+
+        Args:
+            x: [T, B, I], or [B, T, I] with ``batch_first``; [T, I] is one sequence.
+            lengths: [B] integers in 0..T: the number of steps of each sequence, which has the
+                outputs that it has alone; outputs beyond `output_lengths` are 0.
+
+        Returns:
+            [S, B, I], layout as x.
+
+        Raises:
+            ValueError: the shapes do not match, or there are fewer steps than in a window.
+        """
+
+        def pooled(x: Tensor, ends: Array | None) -> Tensor:
+            y = self._pool(x, ends)
+            return y if ends is None else without_padding(y, self.output_lengths(ends))
+
+        return over_time(type(self).__name__, x, lengths, self.batch_first, pooled)
+
+    def extra_repr(self) -> str:
+        options = f"kernel_size={self.kernel_size}, stride={self.stride}"
+        options += f", padding={self.padding}" if self.padding else ""
+        return options + (", batch_first=True" if self.batch_first else "")
+
+
+class MaxPool1d(_Pooling):
+    """The maximum over windows of steps: ``y[s] = max of x[s * stride : s * stride + K]``.
+
+    Equal maxima share the gradient. Shapes: x [T, B, I], or [B, T, I] with ``batch_first``, or
+    [T, I]; returns [S, B, I] (layout as x) with ``S = (T + 2 * padding - K) // stride + 1``.
+    PyTorch's x is [B, I, T].
+
+    Args:
+        kernel_size: K, the number of steps of a window.
+        stride: The number of steps from one window to the next; K if None.
+        padding: The number of steps at both ends that are never the maximum, at most K / 2.
+        batch_first: Sequences are [B, T, ...] instead of [T, B, ...].
+
+    Raises:
+        ValueError: an option is out of range; at the call, a sequence is shorter than a window.
+
+    >>> MaxPool1d(2)([[1.0], [3.0], [2.0], [0.0], [9.0]]).data.ravel()
+    array([3., 2.], dtype=float32)
+    """
+
+    def _pool(self, x: Tensor, lengths: Array | None) -> Tensor:
+        if lengths is not None:
+            active = np.arange(len(x))[:, None] < lengths
+            x = ops.where(active[:, :, None], x, -np.inf)
+        return self._windows(x, -np.inf).max(axis=0)
+
+
+class AvgPool1d(_Pooling):
+    """The mean over windows of steps; the padding counts as zeros, as in PyTorch.
+
+    Shapes: as `MaxPool1d`.
+
+    Args:
+        kernel_size: K, the number of steps of a window.
+        stride: The number of steps from one window to the next; K if None.
+        padding: The number of zeros at both ends, at most K / 2.
+        batch_first: Sequences are [B, T, ...] instead of [T, B, ...].
+
+    Raises:
+        ValueError: as for `MaxPool1d`.
+
+    >>> AvgPool1d(2)([[1.0], [3.0], [2.0], [0.0], [9.0]]).data.ravel()
+    array([2., 1.], dtype=float32)
+    """
+
+    def _pool(self, x: Tensor, lengths: Array | None) -> Tensor:
+        return self._windows(without_padding(x, lengths), 0.0).mean(axis=0)
+
+
+def over_time(
+    name: str,
+    x: Any,
+    lengths: ArrayLike | None,
+    batch_first: bool,
+    compute: Callable[[Tensor, Array | None], Tensor],
+    dtype: Any = None,
+    features: int | None = None,
+) -> Tensor:
+    """The result of ``compute(x [T, B, I], lengths)``, for x of any layout and in that layout.
+
+    Raises:
+        ValueError: the shape of x is none of these, or lengths are wrong; it begins with the name.
+    """
+    x = as_tensor(x, dtype, f"{name}: an input")
+    if x.ndim not in (2, 3) or (features is not None and x.shape[-1] != features):
+        layout = "[B, T, I]" if batch_first else "[T, B, I]"
+        sizes = "" if features is None else f" with I = {features}"
+        raise ValueError(
+            f"{name}: an input of shape {x.shape}; expected {layout} or [T, I]{sizes}: time before "
+            "features"
+        )
+    single, swapped = x.ndim == 2, batch_first and x.ndim == 3
+    if single:
+        x = x.reshape(len(x), 1, x.shape[1])
+    elif swapped:
+        x = x.transpose(1, 0, 2)
+    y = compute(x, checked_lengths(name, lengths, x.shape))
+    if single:
+        return y.reshape(len(y), y.shape[2])
+    return y.transpose(1, 0, 2) if swapped else y
