@@ -240,7 +240,9 @@ class GroupNorm(Module):
         centred = masked(groups - mean(groups))
         y = centred * ops.power(mean(centred * centred) + self.epsilon, -0.5)
         y = y.reshape(T, B, I)
-        return y if self.weight is None else without_padding(y * self.weight + self.bias, ends)
+        if self.weight is None or self.bias is None:
+            return y
+        return without_padding(y * self.weight + self.bias, ends)
 
     def extra_repr(self) -> str:  # noqa: D102
         options = f"{self.num_groups}, {self.num_channels}, epsilon={self.epsilon}"

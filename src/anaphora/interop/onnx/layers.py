@@ -266,7 +266,7 @@ def _loop(
             t.made(t.graph.node("ConstantOfShape", t.sizes((B, size)), value=zero), (B, size))
             for size in sizes
         ]
-    halves = ops.linear(x, given["weight_ih"], given.get("bias_ih"))
+    halves: Any = ops.linear(x, given["weight_ih"], given.get("bias_ih"))
     scanned = [halves] if lengths is None else [halves, _active(t, lengths, x)]
 
     def step(before: list[Symbol], read: list[Symbol]) -> tuple[list[Any], list[Any]]:
