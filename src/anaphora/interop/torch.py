@@ -597,7 +597,9 @@ def _cell(module: Any, dtype: Any) -> nn.Module:
 def _embedding(module: Any, dtype: Any) -> nn.Module:
     if module.max_norm is not None:
         raise ValueError("max_norm, which changes the table when it is read, is not supported")
-    return nn.Embedding(module.num_embeddings, module.embedding_dim, dtype=dtype)
+    return nn.Embedding(
+        module.num_embeddings, module.embedding_dim, module.padding_idx, dtype=dtype
+    )
 
 
 def _layer_norm(module: Any, dtype: Any) -> nn.Module:
@@ -801,7 +803,9 @@ def _to(torch: Any, module: nn.Module, place: str) -> Any:
     if kind is nn.Embedding and isinstance(module, nn.Embedding):
         if module.dropout:
             raise ValueError(f"{_place(place, kind)}: dropout of embeddings has no equivalent")
-        return torch.nn.Embedding(module.num_embeddings, module.embedding_dim, **options)
+        return torch.nn.Embedding(
+            module.num_embeddings, module.embedding_dim, module.padding_idx, **options
+        )
     if kind is nn.Dropout and isinstance(module, nn.Dropout):
         if module.locked and module.p:
             raise ValueError(f"{_place(place, kind)}: a locked dropout has no equivalent")

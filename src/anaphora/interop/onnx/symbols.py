@@ -510,7 +510,7 @@ def linear(t: Tracer, x: Any, weight: Tensor, bias: Tensor | None = None) -> Sym
     return y if bias is None else t.elementwise("Add", y, bias)
 
 
-def _embedding(t: Tracer, weight: Tensor, ids: Any) -> Symbol:
+def _embedding(t: Tracer, weight: Tensor, ids: Any, padding_idx: int | None = None) -> Symbol:
     value = t.graph.node("Gather", t.name(weight), t.name(ids), axis=0)
     return t.made(value, (*ids.shape, weight.shape[1]))
 
