@@ -45,6 +45,7 @@ EXTRAS = {
     "sklearn": ("estimators", "estimators.forecaster", "estimators.sequences"),
     "sacrebleu": ("metrics.translation",),
     "starlette": ("serve",),
+    "torch": ("interop.torch",),
 }
 NEEDED = {
     "from-keras.md": ("h5py", "keras", "torch"),
@@ -69,8 +70,7 @@ MODULES = [
 ]
 SPELLED_OUT = [
     "data", "distributed", "estimators", "generation", "interop", "metrics", "models", "nn", "ops",
-    "optim",
-    "plot", "serve", "synthetic", "training",
+    "optim", "plot", "serve", "synthetic", "training",
 ]  # fmt: skip
 """Modules whose signatures show every argument."""
 VARIADIC = {

@@ -24,6 +24,7 @@ def test_the_processes_that_are_measured(launch, script):
 
 
 def test_they_are_compared_with_one_process(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT))
     from benchmarks import distributed
 
     runs = []

@@ -270,6 +270,7 @@ def table():
         "scale": {"": in_place(engine.scale, many[:1], 0.5)},
         "global_norm": {"": plain(engine.global_norm, many)},
         "set_num_threads": {"": plain(engine.set_num_threads, 2)},
+        "share_processors": {"": plain(engine.share_processors, 2)},
         "info": {"": plain(lambda: len(engine.info()))},
     }
 

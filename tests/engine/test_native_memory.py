@@ -59,7 +59,9 @@ def check(report, frugal=()):
     for title, found in report.items():
         assert found["failure"] == "", f"{title}: {found['failure']}"
         assert found["succeeded"] > 0, title
-        asks_for_nothing = title.startswith(("set_num_threads", "info", *frugal))
+        asks_for_nothing = title.startswith(
+            ("set_num_threads", "share_processors", "info", *frugal)
+        )
         assert (found["failed"] > 0) != asks_for_nothing, title
 
 

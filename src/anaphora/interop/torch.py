@@ -471,8 +471,7 @@ def from_torch(module: Any) -> nn.Module:
         ImportError: there is no PyTorch.
         ValueError: a layer has no equivalent; the message names it.
 
-    >>> import pytest
-    >>> torch = pytest.importorskip("torch")
+    >>> import torch
     >>> from_torch(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh()))
     Sequential(
       (0): Linear(3, 4, bias=True) (16 parameters)
@@ -771,8 +770,7 @@ def to_torch(model: nn.Module) -> Any:
         ImportError: there is no PyTorch.
         ValueError: a layer has no equivalent, such as one of another cell; the message names it.
 
-    >>> import pytest
-    >>> torch = pytest.importorskip("torch")
+    >>> import torch
     >>> to_torch(nn.Sequential(nn.GRU(3, 4), nn.Linear(4, 2)))(torch.ones(5, 2, 3)).shape
     torch.Size([5, 2, 2])
     """
