@@ -183,8 +183,8 @@ template <PairUnit Unit> struct Pairs {
     static void multiply_tile(int vectors, int rows, std::int64_t K, const Packed *a,
                               std::int64_t row_stride, const Packed *b, float *c,
                               std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
-        multiply_word_tiles<WordTerms::pairs>(vectors, rows, K, a, row_stride, b, c, c_row, c_vector,
-                                          accumulate);
+        multiply_word_tiles<WordTerms::pairs>(vectors, rows, K, a, row_stride, b, c, c_row,
+                                              c_vector, accumulate);
     }
 #endif
 };

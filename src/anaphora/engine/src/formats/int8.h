@@ -295,7 +295,7 @@ template <QuadUnit Unit> struct QuadTiles {
                                   std::int64_t c_row, std::int64_t c_vector, bool accumulate) {
         alignas(64) std::int32_t sums[2][max_rows][16]; // by vectors
         multiply_word_tiles<WordTerms::quads>(vectors, rows, K, a, row_stride, b, sums, 16,
-                                          max_rows * 16, false);
+                                              max_rows * 16, false);
         for (int v = 0; v < vectors; v++) {
             const auto scales = (Vector<float>)load(b + (K * vectors + v) * 16);
             for (int r = 0; r < rows; r++)
