@@ -148,7 +148,7 @@ LAYERS = {
         for kind in (
             theirs.Tanh, theirs.Sigmoid, theirs.ReLU, theirs.ELU, theirs.SELU, theirs.SiLU,
             theirs.Mish, theirs.Softsign, theirs.Tanhshrink, theirs.LogSigmoid, theirs.LeakyReLU,
-            theirs.Hardsigmoid, theirs.Hardswish, theirs.Hardtanh, theirs.Identity,
+            theirs.Hardsigmoid, theirs.Hardswish, theirs.Hardtanh, theirs.Identity, theirs.GELU,
         )
     },
     "softmax": (lambda: theirs.Softmax(dim=-1), normal(T, I)),
@@ -190,7 +190,6 @@ def test_embeddings():
         (lambda: theirs.LayerNorm(3, elementwise_affine=False), "elementwise_affine=False is not"),
         (lambda: theirs.Conv1d(3, 2, 3, padding_mode="circular"), "padding_mode='circular' is not"),
         (lambda: theirs.Softmax(dim=0), "dim=0 is not supported; it must be the last"),
-        (theirs.GELU, "GELU is supported with approximate='tanh'"),
     ],
 )
 def test_what_has_no_equivalent_is_named(make, message):

@@ -495,7 +495,7 @@ _ACTIVATIONS: dict[str, Activation] = {
     name: (name, ())
     for name in (
         "linear", "tanh", "sigmoid", "relu", "softplus", "softsign", "elu", "selu", "silu", "mish",
-        "log_sigmoid", "softmax", "log_softmax",
+        "log_sigmoid", "softmax", "log_softmax", "gelu",
     )
 } | {
     "exponential": ("exp", ()),

@@ -77,11 +77,19 @@ ACTIVATIONS: dict[str, Callable[..., Any]] = {
 """Elementwise functions of numbers, Tensors, and a cell's equations, by name; some have options."""
 
 
+OF_TENSORS: dict[str, Callable[..., Tensor]] = {
+    "softmax": ops.softmax,
+    "log_softmax": ops.log_softmax,
+    "gelu": ops.gelu,
+}
+"""Functions that the equations of a cell do not have, by name."""
+
+
 class Function(nn.Module):
     """An elementwise function as a module, or softmax or its logarithm over the last axis.
 
     Args:
-        name: "softmax", "log_softmax", or a name of `ACTIVATIONS`.
+        name: A name of `ACTIVATIONS` or of `OF_TENSORS`.
         *options: The numbers that the function takes after x.
 
     Raises:
@@ -92,16 +100,16 @@ class Function(nn.Module):
     """
 
     def __init__(self, name: str, *options: float) -> None:
-        if name not in ACTIVATIONS and name not in ("softmax", "log_softmax"):
-            raise ValueError(f"activation {name!r:.60} is not one of {', '.join(ACTIVATIONS)}")
+        if name not in ACTIVATIONS and name not in OF_TENSORS:
+            known = ", ".join([*ACTIVATIONS, *OF_TENSORS])
+            raise ValueError(f"activation {name!r:.60} is not one of {known}")
         self.name = name
         self.options = options
 
     def forward(self, x: Any) -> Tensor:
         """Shapes: x [...]; returns the same."""
         x = as_tensor(x, None if isinstance(x, Tensor) else np.float32, self.name)
-        over_classes = {"softmax": ops.softmax, "log_softmax": ops.log_softmax}
-        function = over_classes.get(self.name) or ACTIVATIONS[self.name]
+        function = OF_TENSORS.get(self.name) or ACTIVATIONS[self.name]
         result: Tensor = function(x, *self.options)
         return result
 
@@ -121,7 +129,7 @@ SIGMOID: Activation = ("sigmoid", ())
 def _function(activation: Activation) -> Callable[[Any], Any]:
     name, options = activation
     if name not in ACTIVATIONS:
-        raise ValueError(f"activation {name!r:.60} is not elementwise, as those of a cell are")
+        raise ValueError(f"activation {name!r:.60} is none that the equations of a cell have")
     function = ACTIVATIONS[name]
     return lambda x: function(x, *options)
 

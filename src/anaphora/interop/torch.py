@@ -413,7 +413,7 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "mm": operator.matmul,
     "relu_": _elementwise("relu"),
     "logsigmoid": _elementwise("log_sigmoid"),
-    "gelu": lambda x, approximate: Function("gelu_tanh")(x),
+    "gelu": ops.gelu,
     "leaky_relu": lambda x, negative_slope=0.01, inplace=False: Function(
         "leaky_relu", negative_slope
     )(x),
@@ -637,9 +637,7 @@ def _over_classes(name: str) -> Callable[[Any, Any], nn.Module]:
 
 
 def _gelu(module: Any, dtype: Any) -> nn.Module:
-    if module.approximate != "tanh":
-        raise ValueError("GELU is supported with approximate='tanh'")
-    return Function("gelu_tanh")
+    return Function("gelu_tanh" if module.approximate == "tanh" else "gelu")
 
 
 _MAKERS: dict[str, Callable[[Any, Any], nn.Module]] = {
@@ -730,8 +728,6 @@ def _steps(torch: Any, module: Any, fixed: Mapping[str, Any]) -> Iterator[Step]:
             continue
         if kind == "call" and target not in _CALLS:
             raise ValueError(f"it calls {target}, which has no equivalent")
-        if target == "gelu" and node.kwargs.get("approximate") != "tanh":
-            raise ValueError("it calls gelu, which has an equivalent with approximate='tanh' alone")
         arguments, options = (_plain(torch, given) for given in (node.args, node.kwargs))
         yield Step(node.name, kind, target, tuple(arguments), dict(options))
 
@@ -907,7 +903,7 @@ def _to_function(torch: Any, module: Function, place: str) -> Any:
         "softplus": nn_.Softplus, "softsign": nn_.Softsign, "elu": nn_.ELU, "selu": nn_.SELU,
         "leaky_relu": nn_.LeakyReLU, "silu": nn_.SiLU, "mish": nn_.Mish, "clipped": nn_.Hardtanh,
         "log_sigmoid": nn_.LogSigmoid, "tanhshrink": nn_.Tanhshrink,
-        "gelu_tanh": lambda: nn_.GELU("tanh"), "softmax": lambda: nn_.Softmax(-1),
+        "gelu": nn_.GELU, "gelu_tanh": lambda: nn_.GELU("tanh"), "softmax": lambda: nn_.Softmax(-1),
         "log_softmax": lambda: nn_.LogSoftmax(-1),
     }  # fmt: skip
     slopes: dict[str, Any] = {"hard_sigmoid": nn_.Hardsigmoid, "hard_silu": nn_.Hardswish}
