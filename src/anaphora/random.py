@@ -23,7 +23,7 @@ def generator() -> np.random.Generator:
 
 
 @contextlib.contextmanager
-def seeded(value: int) -> Iterator[None]:
+def seeded(value: int | tuple[int, ...]) -> Iterator[None]:
     """A block with a generator of its own, which no other thread uses.
 
     Trainings in several threads of a process are reproducible if each runs in such a block.

@@ -336,7 +336,7 @@ def test_a_forward_that_cannot_be_traced_is_to_be_written(kind, message):
 
     class Mine(nn.Module):
         def __init__(self):
-            self.cell = interop.Cell("gru", I, H)
+            self.cell = nn.GRUCell(I, H)
 
         def forward(self, x):
             h = None

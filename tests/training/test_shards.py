@@ -18,7 +18,7 @@ from anaphora.optim import SGD
 from anaphora.tensor import Parameter, RowGradient, Tensor
 from anaphora.tensor.hooks import awaiting_gradients
 from anaphora.training import Trainer, TrainingOptions, shards
-from anaphora.training.shards import GradientSum, check_shards, random_numbers_of, shards_of
+from anaphora.training.shards import GradientSum, check_shards, shards_of
 
 
 def batches(rng):
@@ -118,7 +118,7 @@ def test_random_numbers_of_a_shard_leave_the_others_alone():
     found = {}
     for key in (3, 4):
         for shard in (0, 1, 0):
-            with random_numbers_of(key, shard):
+            with random.seeded((key, shard)):
                 number = random.generator().random()
             assert found.setdefault((key, shard), number) == number
     assert len(set(found.values())) == 4
@@ -295,7 +295,7 @@ def test_dropout_differs_in_each_shard(rng):
 
 
 def test_samples_of_ops_are_the_same_in_a_shard():
-    with random_numbers_of(7, 3):
+    with random.seeded((7, 3)):
         first = ops.dropout(Tensor(np.ones(50)), 0.5).data
-    with random_numbers_of(7, 3):
+    with random.seeded((7, 3)):
         assert ops.dropout(Tensor(np.ones(50)), 0.5).data.tobytes() == first.tobytes()

@@ -14,18 +14,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from anaphora import engine, nn, ops
+from anaphora import nn, ops
 from anaphora.artifact import ArtifactError
 from anaphora.cells import CELLS
 from anaphora.interop.layers import ACTIVATIONS, Function
 from anaphora.interop.models import of_state
 from anaphora.models import SavedModel
 from anaphora.nn.initialization import shapes_only
-from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.tensor import Array, Parameter, Tensor, as_tensor
 
 __all__ = [
-    "Cell", "ChannelsFirst", "Own", "Sequential", "from_torch", "load_checkpoint", "to_torch",
+    "ChannelsFirst", "Own", "Sequential", "from_torch", "load_checkpoint", "to_torch",
 ]  # fmt: skip
 
 
@@ -54,60 +53,6 @@ class ChannelsFirst(nn.Conv1d):
             raise ValueError(f"Conv1d: an input of shape {x.shape}; expected [B, I, T] or [I, T]")
         y = super().forward(x.transpose(2, 0, 1) if x.ndim == 3 else x.transpose(1, 0), lengths)
         return y.transpose(1, 2, 0) if y.ndim == 3 else y.transpose(1, 0)
-
-
-class Cell(nn.Module):
-    """One step of a recurrent layer, like PyTorch's RNNCell, LSTMCell and GRUCell.
-
-    Shapes: x [B, I] or [I]; returns the state, h or (h, c), each [B, H] or [H].
-
-    Args:
-        kind: "rnn", "rnn_relu", "lstm" or "gru".
-        input_size: I.
-        hidden_size: H.
-        bias: Whether the gates have biases.
-        dtype: float32 or float64.
-
-    >>> h, c = Cell("lstm", input_size=3, hidden_size=4)(np.ones((2, 3), np.float32))
-    >>> h.shape, c.shape
-    ((2, 4), (2, 4))
-    """
-
-    weight_ih: Parameter
-
-    def __init__(
-        self,
-        kind: str,
-        input_size: int,
-        hidden_size: int,
-        bias: bool = True,
-        *,
-        dtype: Any = np.float32,
-    ) -> None:
-        layer = nn.Recurrent(kind, input_size, hidden_size, bias=bias, dtype=dtype)
-        self.cell = CELLS[kind]
-        self.input_size = input_size
-        self.hidden_size = hidden_size
-        for name, parameter in layer.named_parameters():
-            setattr(self, name.removesuffix("_l0"), parameter)
-
-    def forward(self, x: Any, state: Any = None) -> Any:
-        """Compute the state after x, from the state before it or zeros."""
-        x = as_tensor(x, self.weight_ih.dtype, f"{self.cell.name}: an input")
-        single, count = x.ndim == 1, len(self.cell.states)
-        x = x.reshape(1, -1, self.input_size) if single else x.reshape(1, *x.shape)
-        if state is None:
-            zeros = Tensor(np.zeros((x.shape[1], self.hidden_size), x.dtype))
-            states = (zeros,) * count
-        else:
-            states = tuple(as_tensor(s, x.dtype, "a state") for s in as_tuple(state))
-            states = tuple(s.reshape(-1, self.hidden_size) for s in states)
-        weights: dict[str, Any] = dict(self.named_parameters())
-        _, after = ops.recurrence(self.cell, x, states, engine.LayerWeights(**weights))
-        return from_tuple(tuple(s.reshape(-1) for s in after) if single else after)
-
-    def extra_repr(self) -> str:  # noqa: D102
-        return f"{self.cell.name}, {self.input_size}, {self.hidden_size}"
 
 
 class Packed(NamedTuple):
@@ -590,7 +535,8 @@ def _cell(module: Any, dtype: Any) -> nn.Module:
     kind = type(module).__name__.removesuffix("Cell").lower()
     if getattr(module, "nonlinearity", None) == "relu":
         kind += "_relu"
-    return Cell(kind, module.input_size, module.hidden_size, module.bias, dtype=dtype)
+    size = module.input_size, module.hidden_size
+    return nn.RecurrentCell(kind, *size, module.bias, dtype=dtype)
 
 
 def _embedding(module: Any, dtype: Any) -> nn.Module:
@@ -809,7 +755,11 @@ def _to(torch: Any, module: nn.Module, place: str) -> Any:
         return torch.nn.LayerNorm(module.normalized_shape, module.epsilon, bias=bias, **options)
     if isinstance(module, nn.Conv1d) and kind in (nn.Conv1d, ChannelsFirst):
         return _to_convolution(torch, module, options)
-    if isinstance(module, Cell):
+    if (
+        isinstance(module, nn.RecurrentCell)
+        and module.kind.name in _CELLS
+        and module.kind.cell is CELLS[module.kind.name]
+    ):
         return _to_cell(torch, module, options)
     if isinstance(module, Function):
         return _to_function(torch, module, _place(place, kind))
@@ -887,13 +837,14 @@ def _to_convolution(torch: Any, module: nn.Conv1d, options: dict[str, Any]) -> A
     )  # fmt: skip
 
 
-def _to_cell(torch: Any, module: Cell, options: dict[str, Any]) -> Any:
-    name = {"rnn": "RNNCell", "rnn_relu": "RNNCell", "lstm": "LSTMCell", "gru": "GRUCell"}
-    if module.cell.name == "rnn_relu":
+_CELLS = {"rnn": "RNNCell", "rnn_relu": "RNNCell", "lstm": "LSTMCell", "gru": "GRUCell"}
+
+
+def _to_cell(torch: Any, module: nn.RecurrentCell, options: dict[str, Any]) -> Any:
+    if module.kind.name == "rnn_relu":
         options = {**options, "nonlinearity": "relu"}
-    bias = "bias_ih" in dict(module.named_parameters())
-    make = getattr(torch.nn, name[module.cell.name])
-    return make(module.input_size, module.hidden_size, bias, **options)
+    make = getattr(torch.nn, _CELLS[module.kind.name])
+    return make(module.input_size, module.hidden_size, module.bias, **options)
 
 
 def _to_function(torch: Any, module: Function, place: str) -> Any:

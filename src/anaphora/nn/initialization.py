@@ -133,3 +133,29 @@ def _orthonormal(rows: int, columns: int) -> Array:
     q, r = np.linalg.qr(samples)
     q *= np.sign(np.diag(r))  # uniform over the orthogonal matrices
     return q if rows >= columns else q.T
+
+
+def of_layer(
+    parameter: Parameter,
+    initialization: Initialization,
+    hidden_size: int,
+    is_recurrent: bool = False,
+) -> None:
+    """Initialize a parameter of a recurrent layer by the layer's option.
+
+    Args:
+        parameter: A vector, or a matrix: if its rows are a multiple of H, one block a gate.
+        initialization: The option.
+        hidden_size: H.
+        is_recurrent: Whether "orthogonal" is meant for this matrix.
+    """
+    if initialization == "pytorch":
+        uniform(parameter, 1 / math.sqrt(hidden_size))
+    elif not isinstance(initialization, str):
+        uniform(parameter, initialization)
+    elif parameter.ndim == 1:
+        constant(parameter, 0)
+    else:
+        blocks = len(parameter) // hidden_size if len(parameter) % hidden_size == 0 else 1
+        is_orthogonal = is_recurrent and initialization == "orthogonal"
+        (orthogonal if is_orthogonal else xavier)(parameter, blocks)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -221,18 +220,7 @@ class CellLayer(LayerKind):
     ) -> None:
         H = layer.hidden_size
         for name, parameter in parameters.items():
-            if initialization == "pytorch":
-                initialize.uniform(parameter, 1 / math.sqrt(H))
-            elif not isinstance(initialization, str):
-                initialize.uniform(parameter, initialization)
-            elif parameter.ndim == 1:
-                initialize.constant(parameter, 0)
-            elif name == "weight_hr":
-                initialize.xavier(parameter)
-            elif name == "weight_hh" and initialization == "orthogonal":
-                initialize.orthogonal(parameter, blocks=len(parameter) // H)
-            else:
-                initialize.xavier(parameter, blocks=len(parameter) // H)
+            initialize.of_layer(parameter, initialization, H, is_recurrent=name == "weight_hh")
         for name, value in self.cell.initial.items():
             initialize.constant(parameters[name], value)
         if layer.forget_bias is not None:

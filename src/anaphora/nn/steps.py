@@ -7,7 +7,6 @@ step computes, and runs on the tape. That costs several times as much as a cell 
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import TYPE_CHECKING
 
@@ -76,19 +75,9 @@ class StepKind(LayerKind):
         for name, parameter in parameters.items():
             if name.startswith("norm"):
                 initialize.constant(parameter, 1 if name.endswith("weight") else 0)
-            elif initialization == "pytorch":
-                initialize.uniform(parameter, 1 / math.sqrt(H))
-            elif not isinstance(initialization, str):
-                initialize.uniform(parameter, initialization)
-            elif parameter.ndim == 1:
-                initialize.constant(parameter, 0)
-            else:
-                blocks = len(parameter) // H if len(parameter) % H == 0 else 1
-                square = parameter.shape == (blocks * H, H) and "hh" in name
-                if initialization == "orthogonal" and square:
-                    initialize.orthogonal(parameter, blocks)
-                else:
-                    initialize.xavier(parameter, blocks)
+                continue
+            square = parameter.shape[1:] == (H,) and len(parameter) % H == 0
+            initialize.of_layer(parameter, initialization, H, is_recurrent=square and "hh" in name)
 
     def run(  # noqa: D102
         self,

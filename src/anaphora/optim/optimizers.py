@@ -399,11 +399,16 @@ def _betas(owner: str, betas: tuple[float, float]) -> list[float]:
     return [fraction(owner, "each of betas", beta) for beta in betas]
 
 
+def _decayed(array: Array, gradient: Array, options: Mapping[str, Any]) -> Array:
+    """The gradient with weight decay."""
+    return gradient + options["weight_decay"] * array if options["weight_decay"] else gradient
+
+
 def _moments(
     array: Array, gradient: Array, state: dict[str, Array], options: Mapping[str, Any]
 ) -> tuple[Array, Array, Array]:
     """The gradient with weight decay, and the two moments of Adam, which it updates."""
-    g = gradient + options["weight_decay"] * array if options["weight_decay"] else gradient
+    g = _decayed(array, gradient, options)
     for name, beta, value in zip(
         ("first_moment", "second_moment"), options["betas"], (g, g * g), strict=True
     ):
@@ -470,7 +475,7 @@ class Adadelta(Optimizer):
         options: Mapping[str, Any],
     ) -> None:
         rho, epsilon = options["rho"], options["epsilon"]
-        g = gradient + options["weight_decay"] * array if options["weight_decay"] else gradient
+        g = _decayed(array, gradient, options)
         squares, changes = state["square_average"], state["change_average"]
         squares *= rho
         squares += (1 - rho) * g * g

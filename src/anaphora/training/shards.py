@@ -5,13 +5,12 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 import numpy as np
 
-from anaphora import random
 from anaphora.distributed import Processes
 from anaphora.distributed.sums import TreeSum, add_arrays, is_power_of_two, tree_sum
 from anaphora.tensor import Array, Gradient, Parameter, RowGradient
@@ -72,24 +71,6 @@ def check_shards(shards: int, processes: int) -> None:
             f"{processes} processes cannot share {shards} shard{'s' * (shards > 1)}: start {names}"
             ", or train anew with shards a power of two and a multiple of the processes"
         )
-
-
-@contextlib.contextmanager
-def random_numbers_of(key: int, shard: int) -> Iterator[None]:
-    """Within the block random numbers depend on a key and the shard only, for dropout.
-
-    >>> def sample(shard):
-    ...     with random_numbers_of(5, shard):
-    ...         return random.generator().random()
-    >>> sample(0) == sample(0), sample(0) == sample(1)
-    (True, False)
-    """
-    before = random.get_state()
-    random.set_state(np.random.PCG64((key, shard)).state)
-    try:
-        yield
-    finally:
-        random.set_state(before)
 
 
 class GradientSum:

@@ -40,7 +40,7 @@ from anaphora.training.evaluation import (
 )
 from anaphora.training.options import TrainingOptions, matmul_precision_notice
 from anaphora.training.progress import bar_for
-from anaphora.training.shards import GradientSum, check_shards, digest, random_numbers_of, shards_of
+from anaphora.training.shards import GradientSum, check_shards, digest, shards_of
 
 MINIMUM_TARGETS_TO_SELECT = 50
 """Validation targets below which accuracy and the like do not select the weights that are kept.
@@ -551,7 +551,7 @@ class Trainer:
         parts = [shards_of(self.model, batch, self.shards)[number] for batch in batches]
         counts = [0 if part is None else count_targets(self.model, part) for part in parts]
         sequences = self._sequences([part for part in parts if part is not None])
-        with random_numbers_of(key, number):
+        with random.seeded((key, number)):  # for dropout
             mean = self._backward(parts, counts, sum(counts), sequences)
         return mean, sum(counts)
 
@@ -572,7 +572,7 @@ class Trainer:
             for place, number in enumerate(own):
                 parts, targets = ([one[number] for one in given] for given in (shards, counts))
                 is_last = place == len(own) - 1
-                with random_numbers_of(key, number):
+                with random.seeded((key, number)):  # for dropout
                     losses.push(self._backward(parts, targets, total, sequences, place, is_last))
                 if not is_last:
                     self._gradients.end_shard()
