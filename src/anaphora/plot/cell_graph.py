@@ -153,6 +153,7 @@ class CellGraph:
         """The equations, one for each named value; unnamed ones are written where they are used.
 
         >>> from anaphora.cells import rnn
+        >>> from anaphora.plot.diagram import plain
         >>> plain(CellGraph(rnn).equations()[0])
         'h_t = tanh(W_a x_t + U_a h_t−1 + b_a)'
         """
