@@ -121,7 +121,7 @@ Text: TypeAlias = "str | Sequence[Span]"
 
 
 def subscripted(name: str, step: str = "") -> tuple[Span, ...]:
-    """The name of a variable as it is set: what follows an underscore is a subscript.
+    """The name of a variable as it is set: what follows a letter and an underscore is a subscript.
 
     Args:
         name: The name, as in a program.
@@ -131,7 +131,7 @@ def subscripted(name: str, step: str = "") -> tuple[Span, ...]:
     (Span(text='p', is_subscript=False), Span(text='i, t', is_subscript=True))
     """
     base, _, index = name.partition("_")
-    if not base or not index:
+    if len(base) != 1 or not index or "_" in index:  # a name of words stays as it is
         base, index = name, ""
     below = ", ".join(part for part in (index, step) if part)
     return (Span(base), *([Span(below, True)] if below else []))
@@ -148,30 +148,33 @@ def plain(text: Text) -> str:
     return "".join(f"_{span.text}" if span.is_subscript else span.text for span in text)
 
 
-def text_width(text: Text, size: float) -> float:
-    """The width of a text in pixels, estimated for common sans-serif fonts, slightly too large.
+def text_width(text: Text, size: float, is_bold: bool = False) -> float:
+    """The width of a text in pixels: at most this, in common sans-serif fonts.
 
     >>> text_width("mm", 10) > text_width("ii", 10)
     True
     """
     if isinstance(text, str):
-        return size * sum(map(_character_width, text))
+        return size * sum(map(_character_width, text)) * (1.1 if is_bold else 1.0)
     return sum(
-        text_width(span.text, size * (_SUBSCRIPT if span.is_subscript else 1)) for span in text
+        text_width(span.text, size * (_SUBSCRIPT if span.is_subscript else 1), is_bold)
+        for span in text
     )
 
 
 def _character_width(character: str) -> float:
-    """In units of the font size."""
-    if character in "ijl.,:;'|!()[]` ftrI·/":
-        return 0.36
-    if character in "mwMW@%⊙→−+=":
-        return 0.92
+    """In units of the font size, by the widest of the fonts, DejaVu Sans."""
+    if character in "ijlIJrft ,.·:;'′|!()[]/\\-":
+        return 0.42
+    if character in "mMW%@…":
+        return 1.0
+    if character in "w#+<=>^~⊙→−↵":
+        return 0.85
     if unicodedata.east_asian_width(character) in "WF":
         return 1.05
     if unicodedata.combining(character):
         return 0.0
-    return 0.74 if character.isupper() else 0.6
+    return 0.8 if character.isupper() else 0.65
 
 
 class Drawing:
@@ -254,7 +257,7 @@ class Drawing:
         is_bold: bool = False,
     ) -> None:
         """Draw a text, vertically centered on `y`."""
-        width = text_width(text, size)
+        width = text_width(text, size, is_bold)
         left = x - {"start": 0.0, "middle": 0.5, "end": 1.0}[anchor] * width
         self.texts.append((plain(text), (left, y - 0.6 * size, left + width, y + 0.6 * size)))
         weight = ' font-weight="bold"' if is_bold else ""
@@ -294,9 +297,10 @@ class Drawing:
         *,
         color: str = INK,
         is_dashed: bool = False,
+        has_halo: bool = False,
     ) -> None:
         """Draw an arrow between nodes."""
-        self.line(points, color=color, is_dashed=is_dashed)
+        self.line(points, color=color, is_dashed=is_dashed, has_halo=has_halo)
         self.edges.append(Edge(source, target, tuple(points)))
 
     def dot(self, x: float, y: float, color: str = INK, radius: float = 3.2) -> None:

@@ -177,7 +177,7 @@ class _Layout:
         self.plan = plan
         self.box_width = max(44.0, text_width(cell, 13) + 18)
         self.rows = 2 if plan.bidirectional else 1
-        self.longest = max(text_width(text, 15) for text in (*plan.inputs, *plan.outputs))
+        self.longest = max(text_width(text, 15, True) for text in (*plan.inputs, *plan.outputs))
         self.pitch = max(self.rows * (self.box_width + 12) + 40, self.longest + 22)
         self.band = self.rows * _PITCH_Y + (30.0 if plan.bidirectional else 0.0)
         self.gap = 70.0 if plan.encoder_steps else 0.0
@@ -379,7 +379,10 @@ def _draw_outputs(drawing: Drawing, layout: _Layout) -> None:
                 _draw_joint(drawing, layout, t, layer)
         drawing.edge(source, f"y_{t + 1}", [(layout.x(t), start), (layout.x(t), 32)])
         if plan.is_fed_back and t + 1 < len(plan.inputs):
-            x, right = layout.x(t) + layout.pitch / 2, layout.x(t) + text_width(text, 15) / 2 + 4
+            x, right = (
+                layout.x(t) + layout.pitch / 2,
+                layout.x(t) + text_width(text, 15, True) / 2 + 4,
+            )
             below, target = layout.bottom + 14, layout.x(t + 1)
             path = [
                 (right, 20),
