@@ -91,7 +91,7 @@ def check_wires(diagram):
     joined = {name for name, line in last if last.count((name, line)) == 2}
     for edge in diagram.edges:
         nets.setdefault(edge.source, []).append(edge)
-    for (one, a), (other, b) in itertools.combinations(nets.items(), 2):
+    for a, b in itertools.combinations(nets.values(), 2):
         for edge, edge_2 in itertools.product(a, b):
             if {edge.target, edge_2.target} <= joined:  # one wire carries both
                 continue
@@ -272,3 +272,190 @@ def test_any_cell_can_be_read_off_its_diagram(random_cells, data):
     check(diagram)
     check_wires(diagram)
     check_that_it_shows(diagram, one, tolerance=2e-3)  # constants are shown with 4 digits
+
+
+def test_an_lstm_is_drawn_as_people_know_it():
+    diagram = plot.cell("lstm")
+    nodes = {node.name: node for node in diagram.nodes}
+    gates = [node for node in diagram.nodes if node.kind == "gate"]
+    assert {gate.label for gate in gates} == {"f = σ", "i = σ", "g = tanh", "o = σ"}
+    assert len({gate.box[1] for gate in gates}) == 1  # in a row
+    lefts = {name: nodes[name].box[0] for name in "figo"}
+    assert lefts["f"] < lefts["i"] < lefts["g"] < lefts["o"]
+    (c,) = {nodes[name].box[1] for name in ("c_before", "c_after")}
+    assert c < min(gate.box[1] for gate in gates)  # the memory runs above, from left to right
+    assert nodes["c_before"].box[2] < lefts["f"] < lefts["o"] < nodes["c_after"].box[0]
+    assert nodes["x"].box[1] > max(gate.box[3] for gate in gates)  # x at the bottom
+    assert nodes["h_above"].box[3] < c  # h above
+    texts = [text for text, _ in diagram.texts]
+    for equation in (
+        "i = σ(W_i x_t + U_i h_t−1 + b_i)",
+        "c_t = f ⊙ c_t−1 + i ⊙ g",
+        "h_t = o ⊙ tanh(c_t)",
+    ):
+        assert equation in texts
+        assert equation in diagram.description
+    assert not any("=" in text for text, _ in plot.cell("lstm", equations=False).texts)
+
+
+def test_equations_have_the_author_s_names_and_precedence():
+    texts = [text for text, _ in plot.cell(three_states).texts]
+    assert "written = input_gate ⊙ new" in texts
+    assert "read = max(memory_t, slow_memory_t) / (1 + abs(slow_memory_t))" in texts
+    assert (
+        "new = tanh(W_candidate x_t + b_candidate + reset ⊙ (U_candidate h_t−1 + b′_candidate))"
+    ) in texts
+    assert "h_t = (1 − z) ⊙ n + z ⊙ h_t−1" in [text for text, _ in plot.cell("gru").texts]
+
+
+def test_a_layer_s_cell_is_drawn_and_saved(tmp_path):
+    diagram = plot.cell(nn.GRU(3, 4), tmp_path / "gru.svg", title="A gated < unit")
+    assert (tmp_path / "gru.svg").read_text(encoding="utf-8") == diagram.svg
+    assert diagram._repr_svg_() == diagram.svg == plot.cell("gru", title="A gated < unit").svg
+    assert diagram.title == "A gated < unit"
+    with pytest.raises(ValueError, match=r"gru\.png: a diagram is written as .svg"):
+        diagram.save(tmp_path / "gru.png")
+
+
+def test_what_cannot_be_drawn_is_refused():
+    @cell(gates="a", state="h", fused=False)
+    def untraced(a, h):
+        return tanh(a)
+
+    with pytest.raises(ValueError, match=r"'untraced' was declared with fused=False, so it has no"):
+        plot.cell(untraced)
+    with pytest.raises(ValueError, match="'lst' is not one of rnn, rnn_relu, lstm"):
+        plot.cell("lst")
+    with pytest.raises(ValueError, match="'nested_lstm' has no equations to draw"):
+        plot.cell(nn.Recurrent("nested_lstm", 3, 4))
+
+
+# Unrolled networks
+
+
+def sources(diagram, target):
+    return {edge.source for edge in diagram.edges if edge.target == target}
+
+
+@pytest.mark.parametrize("shape", ["one-to-many", "many-to-one", "many-to-many", "encoder-decoder"])
+@pytest.mark.parametrize("num_layers", [1, 3])
+@pytest.mark.parametrize("bidirectional", [False, True])
+def test_every_shape_is_drawn_without_overlap(shape, num_layers, bidirectional):
+    if bidirectional and shape == "one-to-many":
+        return
+    diagram = plot.unrolled(shape, steps=3, num_layers=num_layers, bidirectional=bidirectional)
+    check(diagram)
+    kinds = [node.kind for node in diagram.nodes]
+    read = {"one-to-many": 1, "encoder-decoder": 4}.get(shape, 3)  # a decoder reads a start
+    assert kinds.count("input") == read
+    assert kinds.count("output") == (1 if shape == "many-to-one" else 3)
+    cells = 3 * num_layers * (2 if bidirectional else 1)
+    assert kinds.count("cell") == cells + (3 * num_layers if shape == "encoder-decoder" else 0)
+
+
+def test_arrows_carry_states_up_and_to_the_right():
+    diagram = plot.unrolled(inputs=list("hel"), outputs=list("ell"), num_layers=2)
+    assert sources(diagram, "cell_1_l0") == {"x_1"}
+    assert sources(diagram, "cell_2_l1") == {"cell_1_l1", "cell_2_l0"}
+    assert sources(diagram, "y_3") == {"cell_3_l1"}
+    assert [n.label for n in diagram.nodes if n.kind in ("input", "output")] == list("heelll")
+
+
+def test_two_directions_are_joined_at_their_ends():
+    diagram = plot.unrolled("many-to-one", steps=3, bidirectional=True)
+    assert sources(diagram, "cell_2_l0_reverse") == {"x_2", "cell_3_l0_reverse"}
+    (joint,) = sources(diagram, "y_3")
+    assert sources(diagram, joint) == {"cell_3_l0", "cell_1_l0_reverse"}
+
+
+def test_a_decoder_reads_what_it_wrote():
+    diagram = plot.unrolled(
+        "encoder-decoder", inputs=["ein", "Hund"], outputs=["a", "dog", "<end>"], cell="GRU"
+    )
+    assert sources(diagram, "cell_3_l0") == {"cell_2_l0", "x_3"}
+    assert sources(diagram, "cell_4_l0") == {"cell_3_l0", "y_3"}
+    assert [node.label for node in diagram.nodes if node.kind == "output"] == ["a", "dog", "<end>"]
+    fills = re.findall(r'<rect[^>]*fill="(#[^"]*)" stroke="#1f2933"', diagram.svg)
+    assert fills[0] == fills[1] != fills[2] == fills[4]  # encoder and decoder have other weights
+
+
+@pytest.mark.parametrize(
+    ("shape", "options", "message"),
+    [
+        ("many", {}, "no shape 'many'; the shapes are one-to-many, many-to-one, many-to-many, enc"),
+        ("many-to-many", {"steps": 3, "inputs": "ab"}, "2 labels of inputs for 3 steps"),
+        ("many-to-one", {"outputs": "ab"}, "2 labels of outputs for 1 step"),
+        ("many-to-many", {"steps": 0}, "steps is 0; 1 to 60 can be drawn"),
+        ("many-to-many", {"inputs": []}, "steps is 0; 1 to 60 can be drawn"),
+        ("many-to-many", {"num_layers": 99}, "num_layers 99; at most 12 are drawn"),
+        ("many-to-many", {"output_steps": 2}, "output_steps is for the shape encoder-decoder"),
+        ("one-to-many", {"bidirectional": True}, "cannot be read from right to left"),
+    ],
+)
+def test_unrolled_refuses_what_it_cannot_draw(shape, options, message):
+    with pytest.raises(ValueError, match=message):
+        plot.unrolled(shape, **options)
+
+
+# Batches
+
+
+def steps_of(diagram, stream, window):
+    start = f"stream_{stream}_window_{window}_step_"
+    return [node for node in diagram.nodes if node.name.startswith(start)]
+
+
+def test_batches_are_those_of_batchify():
+    text = "Once upon a time there was a small network."
+    diagram = plot.batching(text, batch_size=3, window=4)
+    check(diagram)
+    batches = data.batchify(np.arange(len(text)), 3, 4)
+    shown = [t for t, _ in diagram.texts]
+    for window, stream in itertools.product(range(3), range(3)):
+        steps = steps_of(diagram, stream + 1, window + 1)
+        expected = [text[n] for n in batches[window].inputs[:, stream]]
+        assert [step.label for step in steps] == [c.replace(" ", "·") for c in expected]
+        boxes = {(n.box[0], n.box[2]) for n in steps}
+        targets = [
+            t
+            for (t, box), (x0, x1) in itertools.product(diagram.texts, sorted(boxes))
+            if x0 < box[0] < x1 and steps[0].box[1] + 17 < box[1] < steps[0].box[3]
+        ]
+        followed = [text[n].replace(" ", "·") for n in batches[window].targets[:, stream]]
+        assert sorted(targets) == sorted(followed)
+    assert "the text: 43 tokens, as 3 streams of 14 (1 left over)" in shown
+    assert f"{len(batches) - 3} more" in shown
+    carried = [e for e in diagram.edges if e.source == "stream_2_window_1_step_4"]
+    assert [edge.target for edge in carried] == ["stream_2_window_2_step_1"]
+    assert shown.count("cut") == shown.count("state") == 3
+    assert shown.count("gradients") == 3
+
+
+def test_windows_have_the_same_color_in_the_strip_and_in_streams():
+    diagram = plot.batching("abcdefghijklmnop", batch_size=2, window=3)
+    strip = re.findall(r'<rect x="[^>]*" y="38"[^>]*fill="(#[^"]*)"', diagram.svg)
+    steps = re.findall(r'rx="2" fill="(#[^"]*)"', diagram.svg)
+    assert strip[:3] == list(dict.fromkeys(steps)) == strip[4:7]
+
+
+def test_many_streams_and_steps_leave_out_their_middle():
+    words = [f"word{n}" for n in range(5000)]
+    diagram = plot.batching(words, batch_size=20, window=50, max_windows=2)
+    check(diagram)
+    streams = {int(n.name.split("_")[1]) for n in diagram.nodes if n.kind == "step"}
+    assert streams == {1, 2, 3, 20}
+    assert [n.name.rpartition("_")[2] for n in steps_of(diagram, 1, 1)][-2:] == ["10", "50"]
+    assert steps_of(diagram, 1, 2)[0].label == "word50"
+
+
+@pytest.mark.parametrize("token", ["$x^", "<b>", "\x00", "漢字", "a very long token of many words"])
+def test_any_token_is_shown(token):
+    check(plot.batching([token] * 20, batch_size=2, window=4))
+    check(plot.unrolled(inputs=[token] * 3, outputs=["y"] * 3))
+
+
+def test_batching_refuses_too_short_a_text_and_no_windows():
+    with pytest.raises(data.DataError, match="the text has 3 tokens, but one window of 2 parallel"):
+        plot.batching("abc", batch_size=2, window=4)
+    with pytest.raises(ValueError, match="max_windows"):
+        plot.batching("abc" * 9, batch_size=2, window=4, max_windows=0)
