@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 from collections.abc import Sequence
 
@@ -116,12 +117,12 @@ class _Layout:
             if b is not None and t is not None
             for number in (int(batch.inputs[t, b]),)
         ]
-        self.cell = max(24.0, *(text_width(text, 14) + 10 for text in shown))
+        self.cell = math.ceil(max(24.0, *(text_width(text, 14) + 10 for text in shown)))
         self.starts = [_LEFT]
         for steps in self.steps:
             self.starts.append(self.starts[-1] + self.cell * len(steps) + _BETWEEN)
         self.more = len(batches) - windows
-        self.width = self.starts[-1] - _BETWEEN + (110.0 if self.more else 24.0)
+        self.width = self.starts[-1] - _BETWEEN + (110.0 if self.more else 40.0)
 
     def y(self, row: int) -> float:
         """The middle of the row of a stream."""
@@ -146,6 +147,7 @@ class _Layout:
         text += f", as {_counted(self.batch_size, 'stream')} of {n:,}"
         text += f" ({dropped:,} left over)" if dropped else ""
         drawing.text(text, 12, 22, size=13, anchor="start")
+        self.width = max(self.width, 24 + text_width(text, 13))
         left, right, y = 12.0, self.width - 24.0, 38.0
         width = (right - left) / len(self.streams)
         for row, b in enumerate(self.streams):

@@ -119,7 +119,8 @@ class CellGraph:
             function, operands = instruction.function, instruction.operands
             if number in merged:
                 before = self._gates[merged[number]]
-                name = self._names[number] or before
+                is_output = number in self.outputs.values()
+                name = before if is_output else self._names[number] or before
                 label = _FUNCTIONS.get(function, function)
                 self.parts[number] = Part("gate", label, name, function, (), self._reads(before))
                 continue

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from anaphora.cells import CELLS, Cell
 from anaphora.nn import Recurrent
@@ -92,13 +92,13 @@ class _Picture:
         self.names = self._names()
         labels = [subscripted(state, step) for state in states for step in ("t−1", "t")]
         margin = math.ceil((max(text_width(label, 16, True) for label in labels) + 20) / _GRID)
-        self.halves = {n: self._half_width(part) for n, part in layout.parts.items()}
+        self.halves = {n: self._half_width(n) for n in layout.parts}
         self.frame_left = margin
         self.lane = margin + 2  # of a state on its way down to the gates
         self.join = self.lane + 2 if self._is_joined() else self.lane
         self.middles = self._columns(self.join + 2)
         self.rows = max((row for _, row in layout.places.values()), default=0)
-        self.rows = max(self.rows, *layout.track_rows.values(), 0)
+        self.rows = max(self.rows, *layout.track_rows.values(), len(states) - 1)
         self.gates_y = _TOP + 4 + self.rows * _ROW
         self.bus_y = self.gates_y + _BUS
         self.frame_bottom = self.bus_y + (2 if self._is_joined() else 4)
@@ -134,21 +134,22 @@ class _Picture:
         gates = [n for n, part in self.layout.parts.items() if part.kind == "gate"]
         return sorted(gates, key=lambda number: self.layout.places[number])
 
-    def _label(self, part: Part) -> tuple[Text, Text]:
+    def _label(self, number: int) -> tuple[Text, Text]:
         """The lines of a box; one, unless it is a gate."""
+        part = self.layout.parts[number]
         name = subscripted(part.name.partition(".")[0])
         if part.kind == "gate":
             product = {"x": "W x", "h": "U h", "xh": "W x + U h"}[part.reads]
             return name, part.label or product
-        if part.kind == "function" and part.name and part.name not in self.graph.cell.states:
+        if part.kind == "function" and part.name and number not in self.graph.outputs.values():
             symbol = [Span(part.label)] if isinstance(part.label, str) else part.label
             return (*name, Span(" = "), *symbol), ""
         return part.label, ""
 
     def _has_name_beside(self, number: int) -> bool:
         """Whether an operation has a name of the author's, which does not fit into its circle."""
-        part = self.layout.parts[number]
-        return part.kind == "operation" and part.name not in ("", *self.graph.cell.states)
+        part, outputs = self.layout.parts[number], self.graph.outputs.values()
+        return part.kind == "operation" and bool(part.name) and number not in outputs
 
     def _extent(self, number: int) -> int:
         """Half of the width that a part needs in its column."""
@@ -158,11 +159,12 @@ class _Picture:
             half += math.ceil(text_width(name, 13, True) / _GRID)
         return half
 
-    def _half_width(self, part: Part) -> int:
+    def _half_width(self, number: int) -> int:
         """Half of the width of a box, in places."""
+        part = self.layout.parts[number]
         if part.kind == "operation" and len(part.label) == 1:
             return 1
-        first, second = self._label(part)
+        first, second = self._label(number)
         is_gate = part.kind == "gate"
         width = max(text_width(first, 15, is_gate), text_width(second, 13))
         least = 3 if is_gate else 2
@@ -249,23 +251,42 @@ class _Picture:
         state = self.graph.states.get(number, "")
         return self.colors.get(state, INK)
 
-    def _state_y(self, state: str) -> int | None:
-        """The row of places where a previous state comes in; None if nothing reads it."""
-        if state in self.layout.track_rows:
-            return self.gates_y - self.layout.track_rows[state] * _ROW
-        number = next(n for n, name in self.graph.states.items() if name == state)
-        if state == self.first and any("h" in part.reads for part in self.layout.parts.values()):
-            return self.bus_y
-        readers = [n for n, part in self.layout.parts.items() if number in part.operands]
-        return self._middle(readers[0])[1] if readers else None
+    def _entries(self) -> dict[str, int]:
+        """The row of places where each previous state comes in that something reads."""
+        parts, entries = self.layout.parts, self._track_rows()
+        for number, state in self.graph.states.items():
+            readers = [n for n, part in parts.items() if number in part.operands]
+            if state in entries:
+                continue
+            if state == self.first and any("h" in part.reads for part in parts.values()):
+                entries[state] = self.bus_y
+            elif readers:
+                entries[state] = self._free_row(self._middle(readers[0])[1], entries)
+        return entries
+
+    def _exits(self) -> dict[str, int]:
+        """The row of places where each new state goes out."""
+        exits = self._track_rows()
+        for state, number in self.graph.outputs.items():
+            if state not in exits:
+                y = self._middle(number)[1] if number in self.layout.parts else self.gates_y
+                exits[state] = self._free_row(y, exits)
+        return exits
+
+    def _track_rows(self) -> dict[str, int]:
+        return {state: self.gates_y - row * _ROW for state, row in self.layout.track_rows.items()}
+
+    def _free_row(self, near: int, taken: Mapping[str, int]) -> int:
+        """The row of places that is nearest to another and has no state yet."""
+        rows = {self.gates_y - row * _ROW for row in range(self.rows + 1)} - {*taken.values()}
+        return min(rows, key=lambda row: (abs(row - near), row))
 
     def _lay_inputs(self) -> None:
         """The wires of states from the left, and of x and h to the gates."""
-        entries: dict[str, int] = {}
+        entries = self._entries()
         for number, state in self.graph.states.items():
-            y = self._state_y(state)
-            if y is not None:
-                entries[state] = y
+            if state in entries:
+                y = entries[state]
                 x, label = self.frame_left * _GRID - 12, subscripted(state, "t−1")
                 name, color = f"{state}_before", self.colors[state]
                 self.drawing.label(
@@ -314,16 +335,17 @@ class _Picture:
     def _lay_wires(self) -> None:
         """The wires between parts, and to the new states: tracks first, then short before long."""
         parts, states = self.layout.parts, self.graph.states
-        jobs = [(operand, n) for n, part in parts.items() for operand in part.operands]
-        jobs.sort(key=lambda job: (self._length(*job), job))
+        jobs = [(o, n, k) for n, part in parts.items() for k, o in enumerate(part.operands)]
+        jobs.sort(key=lambda job: (self._length(*job[:2]), job))
         for state, track in self.layout.tracks.items():
             start = next(number for number, name in states.items() if name == state)
-            for job in itertools.pairwise([start, *track]):
+            for operand, number in itertools.pairwise([start, *track]):
+                job = (operand, number, parts[number].operands.index(operand))
                 jobs.remove(job)
                 self._connect(*job)
         self._lay_outputs()
-        for operand, number in jobs:
-            self._connect(operand, number)
+        for job in jobs:
+            self._connect(*job)
 
     def _length(self, source: int, target: int) -> int:
         x, y = self._middle(target)
@@ -331,29 +353,33 @@ class _Picture:
         return abs(y - from_y) if x == from_x else 1000 + abs(x - from_x) + abs(y - from_y)
 
     def _sources(self, number: int) -> dict[Place, Place]:
-        return self._ports(number) if number in self.layout.parts else {}
+        """Where a wire may begin: not where others end."""
+        if number not in self.layout.parts:
+            return {}
+        ports = self._ports(number)
+        return {place: ports[place] for place in ports if not self.router.is_end(place)}
 
-    def _connect(self, source: int, target: int) -> None:
+    def _connect(self, source: int, target: int, position: int) -> None:
         net = str(source)
         ends = {
             place: (-direction[0], -direction[1])
             for place, direction in self._ports(target).items()
-            if self.router.is_unused(place)
+            if not self.router.is_end(place)
         }
         path = self.router.connect(net, self._sources(source), ends)
-        self._mark(source, target, path[-1], ends[path[-1]])
+        self._mark(target, position, path[-1], ends[path[-1]])
         self.wires.append((self._source_name(source), self.names[target], path, self._color(net)))
 
-    def _mark(self, source: int, target: int, port: Place, direction: Place) -> None:
+    def _mark(self, target: int, position: int, port: Place, direction: Place) -> None:
         """Say which operand is subtracted or divides."""
         part = self.layout.parts[target]
         if part.function not in ("subtract", "divide") or len(part.operands) < 2:
             return
         sign = "−" if part.function == "subtract" else "÷"
-        if source == part.operands[0]:
+        if position == 0:
             sign = "+" if part.function == "subtract" else ""
         x, y = port[0] * _GRID, port[1] * _GRID
-        dx, dy = (0, -9) if direction[1] == 0 else (9, 0)
+        dx, dy = (0, -9) if direction[1] == 0 else (9, -3 * direction[1])
         if sign:
             self.drawing.text(sign, x + dx, y + dy, size=13, color=FAINT, is_bold=True)
 
@@ -364,15 +390,13 @@ class _Picture:
 
     def _lay_outputs(self) -> None:
         """The wires to the new states at the right, and of the first also at the top."""
-        taken = {self.gates_y - row * _ROW for row in self.layout.track_rows.values()}
+        exits = self._exits()
+        top = (self.frame_right - 2, _TOP - 2)
+        ends = {(x, y) for y in exits.values() for x in (self.frame_right, self.frame_right + 1)}
+        ends |= {(top[0], y) for y in range(top[1], _TOP + 1)}
+        self.router.block(place for place in self._margin() if place not in ends)
         for n, (state, number) in enumerate(self.graph.outputs.items()):
-            if state in self.layout.track_rows:
-                y = self.gates_y - self.layout.track_rows[state] * _ROW
-            else:
-                y = self._middle(number)[1] if number in self.layout.parts else self.gates_y - _ROW
-                while y in taken:
-                    y -= _ROW
-                taken.add(y)
+            y = exits[state]
             end = (self.frame_right + 1, y)
             path = self.router.connect(str(number), self._sources(number), {end: RIGHT})
             color, label = self.colors[state], subscripted(state, "t")
@@ -388,7 +412,7 @@ class _Picture:
             )
             self.wires.append((self._source_name(number), f"{state}_after", path, color))
             if n == 0:
-                end = (self.frame_right - 2, _TOP - 2)
+                end = top
                 path = self.router.connect(str(number), {}, {end: UP})
                 self.drawing.label(
                     f"{state}_above",
@@ -400,6 +424,12 @@ class _Picture:
                     color=color,
                 )
                 self.wires.append((self._source_name(number), f"{state}_above", path, color))
+
+    def _margin(self) -> Iterator[Place]:
+        """The places on the frame and around it."""
+        for x, y in itertools.product(range(self.columns + 1), range(self.frame_bottom + 5)):
+            if not (self.frame_left < x < self.frame_right and _TOP < y < self.frame_bottom):
+                yield x, y
 
     def _to_edges(self, source: str, target: str, path: list[Place]) -> list[Point]:
         """A path in pixels, its ends moved to the edges of the boxes."""
@@ -422,7 +452,7 @@ class _Picture:
 
     def _draw_part(self, number: int, part: Part) -> None:
         box, drawing = self._box(number), self.drawing
-        first, second = self._label(part)
+        first, second = self._label(number)
         name = self.names[number]
         if part.kind == "gate":
             fill = _FILLS.get(part.function, _OTHER_FILL)

@@ -14,11 +14,12 @@ RIGHT, DOWN, LEFT, UP = (1, 0), (0, 1), (-1, 0), (0, -1)
 _DIRECTIONS = (RIGHT, DOWN, LEFT, UP)
 _ANY = (0, 0)
 
-_STEP, _BEND, _CROSSING, _BESIDE, _AT_PORT, _OVERLAP = 1.0, 2.5, 3.0, 0.6, 6.0, 200.0
+_STEP, _BEND, _CROSSING, _BESIDE = 1.0, 2.5, 3.0, 0.6
+_SECOND_PORT, _AT_PORT, _OVERLAP = 3.0, 12.0, 200.0
 
 
 class Router:
-    """Finds wires one after the other, each around those before (Lee 1961, by Dijkstra's search).
+    """Finds wires one after the other, each around those before (Lee 1961, by an A* search).
 
     All wires of one net carry the same value: they branch off each other. Wires of different nets
     may cross, but not lie on each other.
@@ -37,6 +38,7 @@ class Router:
         self.columns, self.rows = columns, rows
         self._blocked: set[Place] = set()
         self._ports: set[Place] = set()
+        self._ends: set[Place] = set()
         self._wires: dict[Place, dict[str, set[bool]]] = {}  # nets there; whether horizontal
         self._paths: dict[str, dict[Place, list[Place]]] = {}  # from a net's source to each place
 
@@ -64,9 +66,9 @@ class Router:
             found += [(net, place) for place, to in ways.items() if len(to) > 2]
         return found
 
-    def is_unused(self, place: Place) -> bool:
-        """Whether no wire is there."""
-        return place not in self._wires
+    def is_end(self, place: Place) -> bool:
+        """Whether a wire begins or ends there."""
+        return place in self._ends
 
     def lay(self, net: str, corners: Sequence[Place]) -> list[Place]:
         """Lay a wire through given corners, without a search; return the corners."""
@@ -97,7 +99,7 @@ class Router:
         paths = self._paths.get(net, {})
         best: dict[tuple[Place, Place], float] = {}
         before: dict[tuple[Place, Place], tuple[Place, Place] | None] = {}
-        queue: list[tuple[float, int, Place, Place]] = []
+        queue: list[tuple[float, int, float, Place, Place]] = []
 
         def reach(
             place: Place, direction: Place, cost: float, origin: tuple[Place, Place] | None
@@ -105,16 +107,17 @@ class Router:
             key = (place, direction)
             if cost < best.get(key, float("inf")):
                 best[key], before[key] = cost, origin
-                heapq.heappush(queue, (cost, len(best), place, direction))
+                rest = min(abs(x - place[0]) + abs(y - place[1]) for x, y in targets) * _STEP
+                heapq.heappush(queue, (cost + rest, len(best), cost, place, direction))
 
         for place in paths:
             if self.is_free(place, net) and place not in self._ports:
                 reach(place, _ANY, 0.0, None)
         for place, direction in sources.items():
-            if self.is_free(place, net):
-                reach(place, direction, 3.0 if paths else 0.0, None)
+            taken = 0.0 if self.is_free(place, net) else _OVERLAP
+            reach(place, direction, taken + (_SECOND_PORT if paths else 0.0), None)
         while queue:
-            cost, _, place, direction = heapq.heappop(queue)
+            _, _, cost, place, direction = heapq.heappop(queue)
             key = (place, direction)
             if cost > best[key]:
                 continue
@@ -173,6 +176,7 @@ class Router:
     def _keep(self, net: str, path: list[Place]) -> list[Place]:
         """Note what a path occupies; return its corners."""
         paths = self._paths.setdefault(net, {})
+        self._ends.update((path[0], path[-1]))
         for n, place in enumerate(path):
             paths.setdefault(place, path[: n + 1])
         for a, b in itertools.pairwise(path):

@@ -27,8 +27,9 @@ SHAPES = ("one-to-many", "many-to-one", "many-to-many", "encoder-decoder")
 """The shapes of recurrent networks that `unrolled` draws."""
 
 _MAX_STEPS, _MAX_LAYERS = 60, 12
-_FILLS = ("#dcebf7", "#fdeacc", "#d9f0e6", "#f6e1ee")  # of the encoder's layers, in turns
-_DECODER_FILLS = ("#fdeacc", "#f6e1ee", "#dcebf7", "#d9f0e6")
+_FILLS = (  # of what has weights of its own, in turns
+    "#dcebf7", "#fdeacc", "#d9f0e6", "#f6e1ee", "#fbf6c8", "#e3e0f5", "#f9dcd2", "#d8f1f4",
+)  # fmt: skip
 _BOX, _PITCH_Y = 34.0, 62.0  # the height of a box; from row to row
 
 
@@ -245,8 +246,10 @@ def _draw_boxes(drawing: Drawing, layout: _Layout, cell: str) -> None:
     for t, text in enumerate(plan.inputs):
         for layer in range(plan.num_layers):
             for row in _rows(layout, t):
-                fills = _DECODER_FILLS if layout.is_decoder(t) else _FILLS
-                fill = fills[(layer * layout.rows + row) % len(fills)]
+                kind = layer * layout.rows + row
+                if layout.is_decoder(t):
+                    kind = plan.num_layers * layout.rows + layer
+                fill = _FILLS[kind % len(_FILLS)]
                 box = layout.box(t, layer, row)
                 drawing.node(_name(t, layer, row), "cell", box, cell, fill=fill, size=13)
             is_last = layer == plan.num_layers - 1
@@ -272,12 +275,12 @@ def _draw_boxes(drawing: Drawing, layout: _Layout, cell: str) -> None:
             name = f"layer {layer + 1}"
             drawing.text(name, 12, y, size=12, anchor="start", color=FAINT)
     if plan.encoder_steps:
-        S = plan.encoder_steps
-        for name, first, last in (("encoder", 0, S - 1), ("decoder", S, len(plan.inputs) - 1)):
-            x = (layout.x(first) + layout.x(last)) / 2
-            y = 20 if name == "encoder" else layout.height - 20
-            if name == "encoder":
-                drawing.text(name, x, y + 14, size=13, color=FAINT)
+        S, last = plan.encoder_steps, len(plan.inputs) - 1
+        x = (layout.x(0) + layout.x(S - 1)) / 2
+        drawing.text("encoder", x, 20, size=13, color=FAINT)
+        if last > S:  # beside its first input
+            x, y = (layout.x(S + 1) + layout.x(last)) / 2, layout.height - 20
+            drawing.text("decoder", x, y, size=13, color=FAINT)
 
 
 def _draw_states(drawing: Drawing, layout: _Layout, layer: int) -> None:
