@@ -1,6 +1,7 @@
 """docs/check.py finds what is wrong with a site, and docs/hooks.py sets formulas."""
 
 import importlib.util
+import re
 import shutil
 import sys
 import types
@@ -133,6 +134,25 @@ def test_an_argument_that_the_reference_omits_is_named(site):
 @pytest.mark.usefixtures("package")
 def test_an_export_that_the_reference_omits_is_named(site):
     assert reference(site, beta="third") == ["the reference does not show letters.alpha"]
+
+
+@pytest.mark.parametrize("package", check.PACKAGES)
+def test_the_reference_names_every_export_once(package):
+    module = pytest.importorskip(package)
+    pages = "\n".join(page.read_text() for page in sorted((DOCS / "reference").glob("*.md")))
+    named = re.findall(r"^::: (\S+)$", pages, re.MULTILINE)
+    for name in module.__all__:
+        path = f"{package}.{name}"
+        assert named.count(path) + named.count(f"{path}.{name}") == 1, f"{path} in docs/reference"
+
+
+def test_the_reference_begins_with_what_people_use():
+    nn = (DOCS / "reference" / "nn.md").read_text()
+    layers = (DOCS / "reference" / "layers.md").read_text()
+    assert re.findall(r"^::: anaphora\.nn\.(\w+)$", nn, re.MULTILINE)[:3] == ["LSTM", "GRU", "RNN"]
+    assert layers.index("nn.Linear") < layers.index("nn.AdditiveAttention")
+    navigation = (DOCS.parent / "mkdocs.yml").read_text()
+    assert navigation.index("reference/nn.md") < navigation.index("reference/layers.md")
 
 
 # In a browser
