@@ -33,8 +33,9 @@ test:  ## All tests; those in tests/parity are skipped where PyTorch is missing
 parity:  ## Only the comparison with PyTorch (pip install ".[peers]")
 	$(PYTHON) -m pytest tests/parity
 
-docs:  ## Build the documentation into build/site
-	$(PYTHON) -m mkdocs build --quiet
+docs:  ## Build the documentation into build/site, and check it; in a browser too, if chromium is there
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
+	$(PYTHON) docs/check.py build/site $(BROWSER)
 
 pictures:  ## Render the tutorial's pictures again, by running its code
 	ANAPHORA_KEEP_PICTURES=1 $(PYTHON) -m pytest tests/test_documentation.py -k tutorial
