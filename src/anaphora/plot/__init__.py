@@ -15,7 +15,7 @@ from anaphora.plot.language_model import Reading, read, token_embeddings, tokens
 from anaphora.plot.learning_rates import learning_rates
 from anaphora.plot.picture import Picture
 from anaphora.plot.runs import losses
-from anaphora.plot.sequences import attention, gates, states, text, values
+from anaphora.plot.sequences import attention, gates, states, text, units, values
 from anaphora.plot.unrolled import unrolled
 
 __all__ = [
@@ -40,6 +40,7 @@ __all__ = [
     "text",
     "token_embeddings",
     "tokens",
+    "units",
     "unrolled",
     "values",
 ]

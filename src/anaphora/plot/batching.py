@@ -212,12 +212,12 @@ class _Layout:
         if k + 1 < self.windows or self.more:
             x = x1 + _BETWEEN / 2 if k + 1 < self.windows else x1 + 17
             drawing.line(
-                [(x, self.top - 14), (x, self.bottom + 24)],
+                [(x, self.top - 14), (x, self.bottom + 30)],
                 color=ORANGE,
                 is_arrow=False,
                 is_dashed=True,
             )
-            drawing.text("cut", x, self.bottom + 34, size=11, color=ORANGE)
+            drawing.text("cut", x, self.bottom + 42, size=11, color=ORANGE)
             drawing.text("state", x, self.top - 24, size=11, color=BLUE)
         if k + 1 == self.windows and self.more:
             text = f"{self.more:,} more"

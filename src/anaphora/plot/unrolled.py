@@ -168,7 +168,10 @@ def _labels(name: str, labels: Sequence[str] | None, count: int, letter: str) ->
         raise ValueError(
             f"unrolled: {len(labels)} labels of {name} for {count} step{'' if count == 1 else 's'}"
         )
-    return [shown_token(label) if label.isspace() else label for label in labels]
+    return [
+        shown_token(label) if label.isspace() else " ".join(map(shown_token, label.split(" ")))
+        for label in labels
+    ]
 
 
 class _Layout:
