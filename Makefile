@@ -10,7 +10,7 @@ SANITIZERS := address,undefined thread
 CMAKE_TESTS := $(PYTHON) -m cmake -S . -DANAPHORA_NATIVE_TESTS=ON -DANAPHORA_STRICT=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help build check lint test parity docs pictures sanitize emulate format clean
+.PHONY: help build check lint test parity docs pictures notebooks sanitize emulate format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -33,11 +33,15 @@ test:  ## All tests; those in tests/parity are skipped where PyTorch is missing
 parity:  ## Only the comparison with PyTorch (pip install ".[peers]")
 	$(PYTHON) -m pytest tests/parity
 
-docs:  ## Build the documentation into build/site
-	$(PYTHON) -m mkdocs build --quiet
+docs:  ## Build the documentation into build/site, and check it; in a browser too, if chromium is there
+	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
+	$(PYTHON) docs/check.py build/site $(BROWSER)
 
 pictures:  ## Render the tutorial's pictures again, by running its code
 	ANAPHORA_KEEP_PICTURES=1 $(PYTHON) -m pytest tests/test_documentation.py -k tutorial
+
+notebooks:  ## The tutorial's chapters as notebooks, in build/notebooks
+	$(PYTHON) docs/notebooks.py build/notebooks
 
 sanitize:  ## The engine's native tests under Address-, UndefinedBehavior- and ThreadSanitizer
 	for sanitizer in $(SANITIZERS); do \

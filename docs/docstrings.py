@@ -80,16 +80,15 @@ class Docstrings(griffe.Extension):
             obj.docstring.value = to_markdown(obj.docstring.value)
 
     def on_class_members(self, *, cls: griffe.Class, **_: Any) -> None:
-        """Show all fields of a class of options, with their defaults."""
+        """Show all fields of a named tuple, and of a class of options with their descriptions."""
         if not cls.parent.is_module or not cls.path.startswith("anaphora."):
             return
         made = getattr(importlib.import_module(cls.parent.path), cls.name, None)
-        if (
-            inspect.isclass(made)
-            and issubclass(made, Options)
-            and "__dataclass_fields__" in vars(made)
-        ):
+        if not inspect.isclass(made):
+            return
+        has_options = issubclass(made, Options) and "__dataclass_fields__" in vars(made)
+        if has_options or hasattr(made, "_fields"):
             init = griffe.Function("__init__", parent=cls, parameters=parameters(made))
             cls.set_member("__init__", init)
-            if cls.docstring is not None:
-                cls.docstring.value = with_options(cls.docstring.value, made)
+        if has_options and cls.docstring is not None:
+            cls.docstring.value = with_options(cls.docstring.value, made)

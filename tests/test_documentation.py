@@ -6,6 +6,7 @@ import doctest
 import importlib
 import importlib.util
 import inspect
+import math
 import os
 import pkgutil
 import re
@@ -23,7 +24,7 @@ from anaphora.models import Body, SavedModel
 from anaphora.options import Options, option
 
 ROOT = Path(__file__).resolve().parents[1]
-LARGEST_PICTURE = 60_000  # bytes
+LARGEST_PICTURE = 200_000  # bytes
 README = ROOT / "README.md"
 PAGES = [README, *sorted((ROOT / "docs").glob("**/*.md"))]
 EXTRAS = {
@@ -246,6 +247,29 @@ class Block(NamedTuple):
         """Whether a comment directly above says that, and why, the block is not run."""
         return re.fullmatch(r"<!-- not executed: \S.* -->", self.above) is not None
 
+    @property
+    def tolerance(self) -> float:
+        """How far the numbers of an output may be off, as a comment directly above says."""
+        match = re.fullmatch(r"<!-- numbers within (\d+) % -->", self.above)
+        return int(match[1]) / 100 if match else 0.0
+
+
+def difference(expected: str, output: str, tolerance: float = 0.0) -> str:
+    """What is wrong with an output: empty if it is as expected, where ``...`` is any text.
+
+    With a tolerance, numbers may differ by that share; spaces may then differ too.
+    """
+    if tolerance:
+        number = re.compile(r"-?\d+(?:\.\d+)?(?:e[+-]?\d+)?")
+        pairs = list(zip(number.findall(expected), number.findall(output), strict=False))
+        near = all(math.isclose(float(a), float(b), rel_tol=tolerance) for a, b in pairs)
+        same = [" ".join(number.sub("0", text).split()) for text in (expected, output)]
+        matches = near and same[0] == same[1]
+    else:
+        expected = expected if expected != "\n" else ""
+        matches = doctest.OutputChecker().check_output(expected, output, doctest.ELLIPSIS)
+    return "" if matches else f"expected:\n{expected}\nprinted:\n{output}"
+
 
 def blocks(page: str) -> list[Block]:
     """The fenced code blocks of a Markdown page, in order."""
@@ -265,21 +289,28 @@ def pictures(page: Path) -> list[Path]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
-def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch):
+def test_the_python_blocks_of_a_page_run(page, tmp_path, monkeypatch, capsys):
     if pictures(page):
         pytest.importorskip("matplotlib")
     for extra in NEEDED.get(page.name, ()):
         pytest.importorskip(extra)
     monkeypatch.chdir(tmp_path)
     names: dict = {"__name__": "__main__"}
+    output = None  # of the block before, if it was run
     for block in blocks(page.read_text(encoding="utf-8")):
+        if block.language == "text" and output is not None and not block.skipped:
+            wrong = difference(block.source, output, block.tolerance)
+            assert not wrong, f"{page.name}, the output in line {block.line}: {wrong}"
+        output = None
         if block.language not in ("python", "pycon") or block.skipped:
             continue
         if block.source.startswith(">>>"):
             run_examples(block.source, names, page.name, str(page), block.line)
         else:
             tree = ast.increment_lineno(ast.parse(block.source, str(page)), block.line)
+            capsys.readouterr()
             exec(compile(tree, str(page), "exec"), names)
+            output = capsys.readouterr().out
     for picture in pictures(page) if page != README else []:
         if picture.name.startswith("page-"):  # of the server's page, taken by its test
             taken = (ROOT / "tests/serve/test_page.py").read_text(encoding="utf-8")
@@ -359,6 +390,16 @@ def test_continuous_integration_runs_the_test_command_of_the_readme():
         assert command in script
 
 
+def test_an_output_is_compared_with_what_was_printed():
+    assert not difference("loss 1.25\n", "loss 1.25\n")
+    assert "printed:\nloss 1.26" in difference("loss 1.25\n", "loss 1.26\n")
+    assert not difference("a ... d\n", "a b c d\n")
+    assert not difference("loss 1.25, -3e-5\n", "loss 1.26, -3.1e-5\n", tolerance=0.05)
+    assert difference("loss 1.25\n", "loss 1.35\n", tolerance=0.05)
+    assert difference("loss 1.25\n", "mean 1.25\n", tolerance=0.05)
+    assert difference("loss 1.25\n", "loss 1.25 1.25\n", tolerance=0.05)
+
+
 def test_blocks_are_found_with_their_lines_and_markers():
     page = "# Title\n\n```python\na = 1\n```\n\n<!-- not executed: slow -->\n```sh\nls\n```\n"
     first, second = blocks(page)
@@ -366,3 +407,5 @@ def test_blocks_are_found_with_their_lines_and_markers():
     assert not first.skipped
     assert second == ("sh", "ls\n", 8, "<!-- not executed: slow -->")
     assert second.skipped
+    (output,) = blocks("<!-- numbers within 5 % -->\n```text\n1.2\n```\n")
+    assert (output.tolerance, second.tolerance) == (0.05, 0.0)

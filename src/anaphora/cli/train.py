@@ -358,7 +358,7 @@ class _Reader(Callback):
 
 
 class _Display(ProgressBar):
-    """Shows a training, and emits its records for machines."""
+    """Shows a training run, and emits its records for machines."""
 
     def __init__(self, output: Output, task: Task, options: TaskOptions) -> None:
         super().__init__(

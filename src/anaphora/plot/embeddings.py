@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import ArrayLike
 
+from anaphora.plot.labels import place_labels
 from anaphora.plot.picture import COLORS, Picture, shown_token
 from anaphora.tensor import Array
 
@@ -158,19 +159,21 @@ def embeddings(
                 x, y = np.stack([at[word], at[label]], axis=1)
                 axes.plot(x, y, color=color, linewidth=0.8, alpha=0.6)
         axes.plot(*coordinates.T, ".", color="0.7", markersize=3)
-        for label, (x, y) in at.items():
-            axes.annotate(
-                shown_token(label),
-                (x, y),
-                xytext=(3, 2),
-                textcoords="offset points",
-                color=COLORS[words.index(label) % len(COLORS)] if label in words else "black",
-                weight="bold" if label in words else "normal",
-                parse_math=False,
-            )
         axes.margins(0.08)
         axes.set_xlabel(f"first principal component ({shares[0]:.0%} of the variance)")
         axes.set_ylabel(f"second ({shares[1]:.0%})")
+        # Words first, so that they stand beside their points.
+        order = sorted(range(len(shown)), key=lambda n: shown[n] not in words)
+        place_labels(
+            figure,
+            axes,
+            coordinates[order],
+            [shown_token(shown[n]) for n in order],
+            [
+                COLORS[words.index(shown[n]) % len(COLORS)] if shown[n] in words else ""
+                for n in order
+            ],
+        )
 
     return Picture(data, render, (7.0, 5.5))
 

@@ -13,7 +13,8 @@ from anaphora.models import LanguageModel
 from anaphora.nn import Recurrent
 from anaphora.plot.embeddings import embeddings
 from anaphora.plot.picture import Picture
-from anaphora.plot.sequences import gates, recorded_values, states, text
+from anaphora.plot.sequences import Units, gates, recorded_values, states, text
+from anaphora.plot.sequences import units as choose
 from anaphora.tensor import no_grad
 
 
@@ -65,6 +66,9 @@ def read(
     what: str,
     value: str | None = None,
     unit: int | None = None,
+    *,
+    units: Units = "all",
+    max_units: int = 24,
 ) -> Reading:
     """Plot the states and gates of a language model while it reads a text, from a zero state.
 
@@ -74,7 +78,10 @@ def read(
         what: The text.
         value: The state or gate that colors the text, such as ``c_l0`` or ``f_l1``; by default the
             last state of the last layer.
-        unit: The number of its unit, from 0; by default the one with the largest variance.
+        unit: The number of its unit, from 0; by default the first that `units` names, or the one
+            with the largest variance.
+        units: The units of the pictures of states and gates; see `values`.
+        max_units: The maximum number of active or selective units.
 
     Raises:
         DataError: a token of the text is not in the vocabulary.
@@ -98,13 +105,19 @@ def read(
         value = f"{[*layer.state_shapes()][-1]}_l{layer.num_layers - 1}"
     if value not in found:
         raise ValueError(f"there is no value {value!r}; this model has {', '.join(found)}")
-    units = found[value]
-    unit = int(units.std(axis=0).argmax()) if unit is None else unit
-    if not 0 <= unit < units.shape[1]:
-        raise ValueError(f"there is no unit {unit}; those of {value} are 0 to {units.shape[1] - 1}")
-    colored = text(pieces, units[:, unit], title=f"{value}, unit {unit}")
+    array = found[value]
+    if unit is None:
+        is_order = units in ("all", "similar")
+        unit = choose({value: array}, "active" if is_order else units, 1)[0]
+    if not 0 <= unit < array.shape[1]:
+        raise ValueError(f"there is no unit {unit}; those of {value} are 0 to {array.shape[1] - 1}")
+    colored = text(pieces, array[:, unit], title=f"{value}, unit {unit}")
     return Reading(
-        states(layer, x, labels=pieces), gates(layer, x, labels=pieces), colored, value, unit
+        states(layer, x, labels=pieces, units=units, max_units=max_units),
+        gates(layer, x, labels=pieces, units=units, max_units=max_units),
+        colored,
+        value,
+        unit,
     )
 
 

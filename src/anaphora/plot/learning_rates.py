@@ -32,7 +32,7 @@ class Sweep(Protocol):
 
 
 def learning_rates(sweep: Sweep) -> Picture:
-    """Plot the losses of a training with rising learning rate over the learning rate (Smith 2017).
+    """Plot the losses of a run with rising learning rate over the learning rate (Smith 2017).
 
     A faint line is the loss of each update, a strong one its running mean; a vertical line marks
     the suggested learning rate.

@@ -331,7 +331,7 @@ class _Sums:
 
 
 class ForecastMeasure(Measure):
-    """MASE, MAE, RMSE and quantile loss on the validation windows of a training.
+    """MASE, MAE, RMSE and quantile loss on the validation windows of a training run.
 
     The loss is of predictions one step ahead; these figures are of forecasts over the full horizon,
     as in a `backtest`. To keep evaluations fast, at most 64 evenly spaced windows are forecast,

@@ -39,7 +39,7 @@ Example = tuple[Any, Any]  # a text, or a series [T, I]; and its label, or a tup
 
 @dataclass(kw_only=True)
 class ClassifierOptions(InputOptions, ClassifierBody, TaskOptions):
-    """All options of a training of a classifier.
+    """All options for training a classifier.
 
     >>> ClassifierOptions.make(hidden_size=64).hidden_size
     64

@@ -146,7 +146,7 @@ def _read(
 
 
 def open_examples(options: Any, codec: Codec, folder: Path) -> TrainingData:
-    """The data of a training from the arrays in a folder; see `Task.open`.
+    """The data of a training run from the arrays in a folder; see `Task.open`.
 
     Raises:
         ArtifactError: a file is missing or damaged.
@@ -277,7 +277,7 @@ def split_of(options: Any, texts: Iterable[str]) -> str:
 
 
 def example_of_table(files: str, format: str | None) -> str | None:
-    """A placeholder argument like the tables of a training; None if they were no tables."""
+    """A placeholder argument like the tables of a training run; None if they were no tables."""
     first = files.split(", ")[0]
     found = format_of(first, format)
     if found is None or FORMATS[found].kind != "table":
@@ -287,7 +287,7 @@ def example_of_table(files: str, format: str | None) -> str | None:
 
 
 def check_columns(path: Path, arrays: Mapping[str, Array], columns: Mapping[str, Column]) -> None:
-    """Check the arrays of the examples of a training.
+    """Check the arrays of the examples of a training run.
 
     Raises:
         ArtifactError: an array is missing or unknown, has the wrong shape or kind of numbers, is

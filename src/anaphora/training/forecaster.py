@@ -39,7 +39,7 @@ _EVALUATIONS = 40  # per training
 
 @dataclass(kw_only=True)
 class ForecasterOptions(FileOptions, ForecasterBody, TaskOptions):
-    """All options of a training of a forecaster.
+    """All options for training a forecaster.
 
     >>> ForecasterOptions.make(season=4, lags=[1, 2, 4]).lags
     (1, 2, 4)

@@ -63,7 +63,7 @@ _UNITS = {"char": "characters", "word": "words", "bpe": "byte pairs"}
 
 @dataclass(kw_only=True)
 class LanguageModelOptions(TextOptions, LanguageModelBody, TaskOptions, StreamTrainingOptions):
-    """All options of a training of a language model.
+    """All options for training a language model.
 
     >>> options = LanguageModelOptions.make("zaremba-small", epochs=1)
     >>> options.cell, options.hidden_size, options.window

@@ -28,7 +28,7 @@ _MINIMUM_STEPS = 10
 
 @dataclass(frozen=True)
 class LearningRateSweep:
-    """The losses of a training whose learning rate rises at each update.
+    """The losses of a training run whose learning rate rises at each update.
 
     Attributes:
         learning_rates: The learning rate of each update, [N], geometrically spaced.

@@ -188,7 +188,7 @@ class SpanMeasure(Measure):
 class TranslationMeasure(Measure):
     """BLEU and chrF of translations by greedy search.
 
-    They serve to select the weights of a training: the references are tokenized, with unknown words
+    They serve to select the weights of a run: the references are tokenized, with unknown words
     replaced. ``anaphora evaluate`` computes the numbers to publish.
 
     Args:

@@ -1,4 +1,4 @@
-"""The options of a training, each with its default and help, defined once.
+"""The options of a training run, each with its default and help, defined once.
 
 The command line, `config.json` and Python use the same names. Options of models are in
 `anaphora.models.body`.
@@ -24,7 +24,7 @@ from anaphora.optim import OPTIMIZERS, SCHEDULES
 from anaphora.options import COUNT, FACTOR, SHARE, SIZE, Options, check_sizes, option
 
 LIMITS = {"epochs", "max_steps", "minutes"}
-"""The options that end a training."""
+"""The options that end a training run."""
 
 NAME_FORMAT = "give the format of files whose names do not show it, such as standard input"
 """Advice for messages."""
@@ -502,7 +502,7 @@ def matmul_precision_notice() -> str | None:
 
 
 def with_new_limits(values: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Options of a training, without those that a new limit among the changes replaces.
+    """Options of a training run, without those that a new limit among the changes replaces.
 
     These are the old limits, and the schedule cosine, which ends at a known step and becomes
     plateau if ``minutes`` is now the only limit.

@@ -379,7 +379,7 @@ def _locked(home: ModelDirectory) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _claimed(home: ModelDirectory, *, overwrite: bool) -> Iterator[Path]:
-    """A temporary folder for the data of a training, while those of an old one may be needed; if
+    """A temporary folder for the data of a run, while those of an old one may be needed; if
     the preparation fails, the directory does not change.
     """
     folder = home.checkpoint.parent / "new"
@@ -400,7 +400,7 @@ def _claimed(home: ModelDirectory, *, overwrite: bool) -> Iterator[Path]:
 
 
 def _data(folder: Path) -> list[Path]:
-    """The data files of a training in a folder."""
+    """The data files of a training run in a folder."""
     names = ("train.npy", "validation.npy", "train.safetensors", "validation.safetensors")
     return [folder / name for name in names if os.path.lexists(folder / name)]
 

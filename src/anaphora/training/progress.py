@@ -1,4 +1,4 @@
-"""The progress bar of a training: in a terminal, in a notebook, or as occasional lines."""
+"""The progress bar of a training run: in a terminal, in a notebook, or as occasional lines."""
 
 from __future__ import annotations
 

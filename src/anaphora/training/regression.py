@@ -37,7 +37,7 @@ BASELINE = "root_mean_squared_error_of_mean"
 
 @dataclass(kw_only=True)
 class RegressorOptions(InputOptions, PooledBody, TaskOptions):
-    """All options of a training of a regressor.
+    """All options for training a regressor.
 
     >>> RegressorOptions.make(loss="huber").monitor
     'root_mean_squared_error'

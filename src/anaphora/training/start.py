@@ -41,7 +41,7 @@ Shapes = dict[str, tuple[tuple[int, ...], str]]
 
 
 class Start:
-    r"""A trained model that a training starts from.
+    r"""A trained model that a training run starts from.
 
     From a model of the same task, all weights are copied. A classifier or a tagger can also start
     from a language model: its embeddings and its recurrent layers, which are unidirectional, are
@@ -92,7 +92,7 @@ class Start:
             self._checksum = hashlib.file_digest(file, "sha256").hexdigest()
 
     def options(self, task: Task, preset: str | None = None, **changes: Any) -> TaskOptions:
-        """The options of a training from this model: those of the model, and the task's defaults.
+        """The options of a run that starts here: those of the model, and the task's defaults.
 
         Args:
             task: The task to train.

@@ -33,7 +33,7 @@ _TABLES = ("tsv", "jsonl", "parquet", "arrow", "dataset")
 
 @dataclass(kw_only=True)
 class TaggerOptions(DataOptions, TaggerBody, TaskOptions):
-    """All options of a training of a tagger.
+    """All options for training a tagger.
 
     >>> TaggerOptions.make(tag_column=5).tag_column
     5

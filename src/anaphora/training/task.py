@@ -20,12 +20,12 @@ from anaphora.training.options import NAME_FORMAT, TaskOptions
 Notify = Callable[[str], None]
 Paths = Sequence[Any]
 Adapt = Callable[[Callable[[], Any]], Any]
-"""Makes the codec of a training, given a function that fits one to its files."""
+"""Makes the codec of a training run, given a function that fits one to its files."""
 MeasureOf = Callable[[Any, Any, Any], Measure | None]
 
 
 class TrainingData(NamedTuple):
-    """The data of a training.
+    """The data of a training run.
 
     Attributes:
         batches: The training batches.
@@ -98,19 +98,19 @@ class Task:
         options: The class of its options.
         files: The kinds of files that it trains on, for ``--help``.
         unit: What its losses are averaged over, in the plural.
-        read: Reads files for a training, and writes its data to a folder, given options, texts,
+        read: Reads files for a training run, and writes its data to a folder, given options, texts,
             validation texts, folder, notify and an `Adapt`; returns the codec, and the names of
             the files as ``texts`` and ``validation_texts``.
         resolve: The options with those that depend on the data filled in, given the options and
             the codec.
-        open: The data of a training, given options, codec and that folder.
+        open: The data of a training run, given options, codec and that folder.
         evaluation: The data of an evaluation, given options, model, files and a batch size or
             None.
         inputs: Yields the location of each input of a file, and the input, given options and a
             path, which may be ``-`` for standard input; None for a model that generates text.
         answer: Yields the `Answer` for each input, given options, model and inputs; that for an
             empty input is empty.
-        begin: Prepares a training, given options, the `Trainer`, and whether its model is newly
+        begin: Prepares a training run, given options, the `Trainer`, and whether its model is newly
             initialized, not fine-tuned or resumed.
         measure_of: The `Measure` of evaluations, given options, the model and a codec, which may
             have more labels than the model; None for no figures besides the loss.
@@ -118,7 +118,7 @@ class Task:
         check: Refuses options that contradict each other, before files are read.
         columns: The options that name columns of tables.
         report: Formats a record, given options, the record, and whether to use few characters.
-        starts: The classes of models of other tasks that a training can start from.
+        starts: The classes of models of other tasks that a training run can start from.
         example_file: A placeholder argument for a file to predict, given options and the training
             files.
 

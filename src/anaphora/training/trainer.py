@@ -60,7 +60,7 @@ class _Stopped(Exception):  # noqa: N818 - it is not an error
 
 @dataclass
 class Progress:
-    """The progress of a training, as saved in checkpoints.
+    """The progress of a training run, as saved in checkpoints.
 
     Attributes:
         epoch: Complete passes over the data.
@@ -840,7 +840,7 @@ class Trainer:
     # Checkpoints
 
     def save_checkpoint(self) -> None:
-        """Save everything that a training needs to continue bit for bit."""
+        """Save everything that a training run needs to continue bit for bit."""
         began = self._last_checkpoint = time.monotonic()
         states: list[Any] = []
         if self.directory is not None:

@@ -44,7 +44,7 @@ Example = tuple[str, str]  # a sentence, and its translation
 
 @dataclass(kw_only=True)
 class TranslatorOptions(SentenceOptions, EncoderDecoderBody, TaskOptions):
-    """All options of a training of an encoder-decoder.
+    """All options for training an encoder-decoder.
 
     >>> TranslatorOptions.make(tied=False).attention
     'multiplicative'

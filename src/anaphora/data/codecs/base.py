@@ -125,7 +125,7 @@ class Codec(ABC):
         return {}
 
     def adapted(self, start: Any, vocabulary: str) -> Any:
-        """The codec of a training that starts from a model; this one is fitted to its files.
+        """The codec of a training run that starts from a model; this one is fitted to its files.
 
         Args:
             start: The model's codec.
@@ -170,7 +170,7 @@ class Codec(ABC):
 def adapted_answers(
     answers: tuple[str, ...], old: tuple[str, ...], vocabulary: str, what: str
 ) -> tuple[str, ...]:
-    """The labels or tags of a training that starts from a model: the model's, if they suffice."""
+    """The labels or tags of a run that starts from a model: the model's, if they suffice."""
     if vocabulary == "new":
         return answers
     if set(answers) <= set(old):

@@ -188,7 +188,7 @@ class SequenceCodec(Codec):
         return {} if self.tokenizer is None else self.tokenizer.options()
 
     def adapted_inputs(self, start: Any, vocabulary: str) -> dict[str, Any]:
-        """The fields of the inputs, for a training that starts from a model.
+        """The fields of the inputs, for a training run that starts from a model.
 
         Args:
             start: The model's codec, of the same class, or a tokenizer.
