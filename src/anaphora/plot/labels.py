@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top."""
 
-_DISTANCES = (4.0, 8.0, 14.0, 22.0, 32.0, 44.0, 58.0, 74.0, 92.0)  # from the point, in pixels
+_DISTANCES = (
+    4.0,
+    8.0,
+    14.0,
+    22.0,
+    32.0,
+    44.0,
+    58.0,
+    74.0,
+    92.0,
+    115.0,
+    140.0,
+)  # from the point, in pixels
 _LED = 14.0  # from this distance on, a line leads from the label to its point
 _DOT = 2.5  # half of the size of a point
 
