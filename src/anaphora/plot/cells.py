@@ -173,6 +173,8 @@ class _Picture:
         is_gate = part.kind == "gate"
         width = max(text_width(first, 15, is_gate), text_width(second, 13))
         least = 3 if is_gate else 2
+        if not part.label and part.reads == "xh":
+            least = 6  # a wire from its side passes what stands above it, as a peephole does
         return max(least, math.ceil((width / 2 + 5) / _GRID))
 
     def _columns(self, left: int) -> list[int]:
