@@ -101,8 +101,8 @@ def test_a_graph_is_saved(tmp_path, monkeypatch):
 
 
 def boxes_of(texts, figure):
-    renderer = figure._get_renderer()
-    return [text.get_window_extent(renderer) for text in texts]
+    figure.draw_without_rendering()
+    return [text.get_window_extent() for text in texts]
 
 
 def test_labels_of_embeddings_do_not_overlap(rng):
@@ -139,7 +139,7 @@ def test_the_bar_of_colors_is_as_high_for_any_text(text):
     figure = plot.text(list(text), np.linspace(-1, 1, len(text))).figure
     bars = [axes for axes in figure.axes[1].child_axes if axes.images or axes.collections]
     (bar,) = bars
-    box = bar.get_window_extent(figure._get_renderer())
+    box = bar.get_window_extent()
     assert 5 <= box.height <= 22
     assert 200 <= box.width <= 260
     assert [label.get_text() for label in bar.get_xticklabels()] == ["-1", "0", "1"]
