@@ -45,6 +45,35 @@ def test_plot_without_a_text_draws_what_needs_none(trained):
     assert out == "wrote model/plots/text.png\n"
 
 
+def test_units_are_chosen_and_sorted(trained):
+    plot = ["plot", "model", "--picture", "gates", "--text", "the same words", "--json"]
+    out, _ = trained.run(*plot, "--units", "selective", "--max-units", "3")
+    model = LanguageModel.load(trained.folder / "model")
+    reading = read(model, model.codec, "the same words", units="selective", max_units=3)
+    assert json.loads(out)["unit"] == reading.unit
+    assert reading.gates.data["f_l0"].shape[1] == 3
+    out, _ = trained.run(*plot, "--units", "5,2")
+    assert json.loads(out)["unit"] == 5
+    _, err = trained.run(*plot, "--units", "loud", code=2)
+    message = "--units 'loud' is none of all, similar, active, selective, nor numbers such as 3,17"
+    assert message in " ".join(err.replace("│", " ").split())
+    _, err = trained.run(*plot, "--units", "5,8", code=2)
+    assert "there is no unit 8; the units are 0 to 7" in " ".join(err.replace("│", " ").split())
+
+
+def test_diagrams_are_svg(trained):
+    out, _ = trained.run(
+        "plot", "model", "--picture", "cell", "--picture", "unrolled",
+        "--text", "the same", "--json",
+    )  # fmt: skip
+    files = json.loads(out)["files"]
+    assert files == {name: f"model/plots/{name}.svg" for name in ("cell", "unrolled")}
+    svg = {name: (trained.folder / file).read_text() for name, file in files.items()}
+    assert "The cell lstm" in svg["cell"]
+    assert "inputs t, h, e, ·, s, a, m; outputs h, e, ·, s, a, m, e" in svg["unrolled"]
+    assert ">LSTM<" in svg["unrolled"]
+
+
 def test_plot_is_not_written_through_a_link(trained, command):
     shutil.copytree(trained.folder / "model", command.folder / "model")
     shutil.rmtree(command.folder / "model" / "plots", ignore_errors=True)
@@ -67,6 +96,7 @@ def test_plot_is_not_written_through_a_link(trained, command):
     ("options", "code", "message"),
     [
         (["--picture", "gates"], 2, "--picture gates needs --text"),
+        (["--picture", "unrolled"], 2, "--picture unrolled needs --text"),
         (["--picture", "dreams"], 2, "'dreams' is not one of"),
         (["--text", "the", "--unit", "8"], 2, "there is no unit 8; those of c_l0 are 0 to 7"),
         (["--text", "the", "--value", "z_l0"], 2, "no value 'z_l0'; this model has i_l0, f_l0"),

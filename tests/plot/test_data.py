@@ -1,5 +1,6 @@
 """The data of every function of `anaphora.plot`."""
 
+import itertools
 import subprocess
 import sys
 
@@ -203,6 +204,62 @@ def test_gradient_norms_refuse_invalid_input(x):
         plot.gradient_norms({"it": nn.GRU(I, H)}, np.ones((0, B, I), np.float32))
     with pytest.raises(ValueError, match="no layers were given"):
         plot.gradient_norms({}, x)
+
+
+# Units
+
+
+def test_units_are_chosen_by_what_they_do(rng):
+    constant, slow = np.full(40, 3.0), np.linspace(-1, 1, 40)
+    loud = 2 * np.sign(np.sin(np.arange(40)))
+    rare = np.where(np.arange(40) == 11, 1.5, 0.0)
+    array = np.stack([constant, slow, loud, rare], axis=1)
+    deviations = [np.std(column) for column in array.T]
+    assert plot.units({"h": array}) == sorted(range(4), key=lambda n: -deviations[n])
+    assert plot.units({"h": array}, "selective", 1) == [3]
+    assert plot.units({"h": array}, "selective")[-1] != 3
+    assert plot.units({"h": array, "c": array[:, [1, 0, 2, 3]] * 9}, "active", 1) == [2]
+    assert plot.units({"h": array}, [2, 0]) == [2, 0]
+    assert plot.units({"h": array}, "all") == [0, 1, 2, 3]
+
+
+def test_similar_units_stand_side_by_side(rng):
+    kinds = rng.normal(size=(50, 3)) * [3, 2, 1]
+    order = rng.permutation(30)
+    array = kinds[:, order % 3] + 0.05 * rng.normal(size=(50, 30))
+    found = plot.units({"h": array}, "similar")
+    assert sorted(found) == list(range(30))
+    kinds_in_order = [order[n] % 3 for n in found]
+    changes = sum(a != b for a, b in itertools.pairwise(kinds_in_order))
+    assert changes <= 3  # a circle of angles may begin within a kind
+
+
+def test_units_are_the_same_for_all_values_of_a_layer(x):
+    layer = nn.LSTM(I, H, num_layers=2, dtype=np.float64)
+    _, _, recorded = layer.record(x)
+    found = plot.gates(layer, x, row=1, units="active", max_units=2).data
+    for suffix in ("l0", "l1"):
+        gates = {f"{gate}_{suffix}": recorded[f"{gate}_{suffix}"][:, 1] for gate in "ifgo"}
+        numbers = plot.units(gates, "active", 2)
+        for name, array in gates.items():
+            np.testing.assert_array_equal(found[name], array[:, numbers])
+
+
+@pytest.mark.parametrize(
+    ("named", "options", "message"),
+    [
+        ({}, {}, "expected values of one shape .T, H.; got none"),
+        ({"h": np.ones((2, 3)), "c": np.ones((2, 4))}, {}, r"'h' \(2, 3\), 'c' \(2, 4\)"),
+        ({"h": np.ones((2, 3))}, {"which": "loud"}, "'loud' is none of all, similar, active, sel"),
+        ({"h": np.ones((2, 3))}, {"which": [3]}, "there is no unit 3; the units are 0 to 2"),
+        ({"h": np.ones((2, 3))}, {"which": [-1]}, "there is no unit -1"),
+        ({"h": np.ones((2, 3))}, {"which": []}, "no unit was chosen"),
+        ({"h": np.ones((2, 3))}, {"count": 0}, "count"),
+    ],
+)
+def test_units_refuse_what_is_not_there(named, options, message):
+    with pytest.raises(ValueError, match=message):
+        plot.units(named, **options)
 
 
 # Embeddings

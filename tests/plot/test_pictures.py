@@ -1,5 +1,6 @@
 """Every picture is rendered and saved, without a display, with the same bytes each time."""
 
+import itertools
 import shutil
 import struct
 import warnings
@@ -97,3 +98,62 @@ def test_a_graph_is_saved(tmp_path, monkeypatch):
     assert graph._repr_svg_() is None
     with pytest.raises(RuntimeError, match="needs Graphviz, whose program dot is not on PATH"):
         graph.save(tmp_path / "g.svg")
+
+
+def boxes_of(texts, figure):
+    figure.draw_without_rendering()
+    return [text.get_window_extent() for text in texts]
+
+
+def test_labels_of_embeddings_do_not_overlap(rng):
+    names = [f"word{n}" for n in range(90)]
+    vectors = np.concatenate([rng.normal(size=(60, 5)), 0.1 * rng.normal(size=(30, 5))])
+    figure = plot.embeddings(vectors, names, max_labels=90).figure
+    (axes,) = figure.axes
+    boxes = boxes_of(axes.texts, figure)
+    assert len(boxes) > 70
+    left_out = axes.get_title(loc="right")
+    assert left_out == (f"{90 - len(boxes)} labels left out for space" if len(boxes) < 90 else "")
+    for n, box in enumerate(boxes):
+        assert not any(box.overlaps(other) for other in boxes[:n])
+    points = axes.transData.transform(axes.lines[0].get_xydata())
+    assert len(points) == 90
+    assert not any(box.contains(*point) for box in boxes for point in points)
+
+
+def test_words_are_labelled_at_their_points(rng):
+    vectors = rng.normal(size=(40, 6))
+    names = [f"n{n}" for n in range(40)]
+    picture = plot.embeddings(vectors, names, ["n7", "n8"], neighbours=15)
+    (axes,) = picture.figure.axes
+    bold = [text for text in axes.texts if text.get_weight() == "bold"]
+    assert [text.get_text() for text in bold] == ["n7", "n8"]
+    for text, box in zip(bold, boxes_of(bold, picture.figure), strict=True):
+        at = picture.data["coordinates"][picture.data["labels"].index(text.get_text())]
+        x, y = axes.transData.transform(at)
+        assert abs(box.x0 - x) + abs(box.y0 - y) < 20
+
+
+@pytest.mark.parametrize("text", ["a", "one line of text", "many lines\n" * 30])
+def test_the_bar_of_colors_is_as_high_for_any_text(text):
+    figure = plot.text(list(text), np.linspace(-1, 1, len(text))).figure
+    bars = [axes for axes in figure.axes[1].child_axes if axes.images or axes.collections]
+    (bar,) = bars
+    box = bar.get_window_extent()
+    assert 5 <= box.height <= 22
+    assert 200 <= box.width <= 260
+    assert [label.get_text() for label in bar.get_xticklabels()] == ["-1", "0", "1"]
+
+
+def test_chosen_units_are_named_at_their_rows(rng):
+    values = rng.normal(size=(30, 128)) * np.linspace(0, 1, 128)
+    picture = plot.values({"f_l0": values}, units="active", max_units=20)
+    numbers = plot.units({"f_l0": values}, "active", 20)
+    axes = picture.figure.axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == [str(n) for n in numbers]
+    np.testing.assert_array_equal(picture.data["f_l0"], values[:, numbers])
+    boxes = boxes_of(axes.get_yticklabels(), picture.figure)
+    assert not any(a.overlaps(b) for a, b in itertools.pairwise(boxes))
+    all_of_them = plot.values({"f_l0": values}, units="similar").figure.axes[0]
+    assert all_of_them.get_ylabel() == "128 units"
+    assert all_of_them.get_window_extent().height > 2 * 128  # two dots for a unit

@@ -22,8 +22,19 @@ from anaphora.cli.output import (
 )
 from anaphora.cli.precision import MatmulPrecision, Weights, products_in
 from anaphora.cli.unknown_tokens import report_unknown
-from anaphora.plot import Picture, losses, read, token_embeddings
+from anaphora.models import LanguageModel
+from anaphora.plot import (
+    Diagram,
+    Picture,
+    cell,
+    losses,
+    read,
+    token_embeddings,
+    tokens,
+    unrolled,
+)
 from anaphora.plot.picture import require_matplotlib
+from anaphora.plot.sequences import CHOICES
 
 
 class Name(StrEnum):
@@ -34,20 +45,29 @@ class Name(StrEnum):
     STATES = "states"
     GATES = "gates"
     TEXT = "text"
+    CELL = "cell"
+    UNROLLED = "unrolled"
 
 
-_OF_A_TEXT = (Name.STATES, Name.GATES, Name.TEXT)
+_READING = (Name.STATES, Name.GATES, Name.TEXT)
+_OF_A_TEXT = (*_READING, Name.UNROLLED)
+_DIAGRAMS = (Name.CELL, Name.UNROLLED)  # SVG, without matplotlib
+_MAX_STEPS = 8  # of an unrolled network
 
 
 def plot(
     directory: Annotated[Path, typer.Argument(metavar="DIR", help="A model directory.")],
     text: Annotated[
         str | None,
-        typer.Option(help="The text to read, for the pictures states, gates and text."),
+        typer.Option(help="The text to read; all but losses, embeddings and cell need it."),
     ] = None,
     pictures: Annotated[
         list[Name] | None,
-        typer.Option("--picture", help="The picture to make. May be repeated.", show_default="all"),
+        typer.Option(
+            "--picture",
+            help="A picture. May be repeated.",
+            show_default="first 5",
+        ),
     ] = None,
     value: Annotated[
         str | None,
@@ -62,6 +82,16 @@ def plot(
             help="Its unit, from 0.", show_default="the one that varies most over the text"
         ),
     ] = None,
+    units: Annotated[
+        str,
+        typer.Option(
+            help="The units of states and gates: all, by number; similar, sorted; active, that "
+            "vary most; selective, that respond to few tokens; or numbers: 3,17."
+        ),
+    ] = "similar",
+    max_units: Annotated[
+        int, typer.Option(min=1, help="The number of active or selective units at most.")
+    ] = 24,
     words: Annotated[
         list[str] | None,
         typer.Option(
@@ -78,7 +108,10 @@ def plot(
             show_default=False,
         ),
     ] = None,
-    format: Annotated[Literal["png", "svg"], typer.Option(help="The file format.")] = "png",
+    format: Annotated[
+        Literal["png", "svg"],
+        typer.Option(help="The format; of diagrams, SVG."),
+    ] = "png",
     out: Annotated[
         Path | None, typer.Option(help="The folder to write to.", show_default="DIR/plots")
     ] = None,
@@ -89,7 +122,8 @@ def plot(
     """Plot a language model: its losses and embeddings, and its states and gates over a text.
 
     Writes losses, embeddings and, with --text, states, gates and text (coloured by one unit), each
-    to a file. Needs matplotlib, which the extra "plot" installs.
+    to a file. Needs the extra "plot"; the diagrams do not: cell, the equations of the model's cell,
+    and unrolled, its layers as they read the text.
 
     With --json, one line: files (by picture), value and unit (of the coloured text), nearest
     (tokens with cosines, for each --word).
@@ -100,7 +134,9 @@ def plot(
         with reported_misuse():
             if text is None and (needing := [p for p in chosen if p in _OF_A_TEXT]):
                 raise ValueError(f"--picture {needing[0].value} needs --text")
-        require_matplotlib()
+            chosen_units = _units(units)
+        if not chosen or any(name not in _DIAGRAMS for name in chosen):
+            require_matplotlib()
         model = load_text_model(directory, weights)
         stack.enter_context(products_in(matmul_precision, model))
         tokenizer = model.codec
@@ -108,10 +144,12 @@ def plot(
         records = {name: run.read_metrics() for name, run in runs.items()}
         if not chosen:
             chosen = [p for p in Name if text is not None or p not in _OF_A_TEXT]
+            chosen = [p for p in chosen if p not in _DIAGRAMS]
             if not all(records.values()):
                 chosen.remove(Name.LOSSES)
                 output.say("no picture of losses: none are recorded yet")
         made: dict[str, Picture] = {}
+        diagrams: dict[str, Diagram] = {}
         found: dict[str, Any] = {}
         with reported_misuse(), np.errstate(over="ignore", invalid="ignore"):
             if Name.LOSSES in chosen:
@@ -119,13 +157,20 @@ def plot(
             if Name.EMBEDDINGS in chosen:
                 made[Name.EMBEDDINGS] = token_embeddings(model, tokenizer, words or [])
                 found["nearest"] = made[Name.EMBEDDINGS].data["nearest"]
-            if text is not None and set(chosen).intersection(_OF_A_TEXT):
-                reading = read(model, tokenizer, text, value, unit)
+            if text is not None and set(chosen).intersection(_READING):
+                options: dict[str, Any] = {"units": chosen_units, "max_units": max_units}
+                reading = read(model, tokenizer, text, value, unit, **options)
                 report_unknown("the text", tokenizer, tokenizer.unknown_tokens([text]))
-                made |= {name: getattr(reading, name) for name in _OF_A_TEXT if name in chosen}
+                made |= {name: getattr(reading, name) for name in _READING if name in chosen}
                 found |= {"value": reading.value, "unit": reading.unit}
-        for name, picture in made.items():
-            if not _is_finite(picture.data):
+            if Name.CELL in chosen:
+                diagrams[Name.CELL] = cell(model.recurrent)
+            if text is not None and Name.UNROLLED in chosen:
+                diagrams[Name.UNROLLED] = _unrolled(
+                    model, tokens(tokenizer, tokenizer.encode(text))
+                )
+        for name, checked in made.items():
+            if not _is_finite(checked.data):
                 raise ArtifactError(
                     f"{directory}: the picture of {name} would contain NaN or infinity; the "
                     "model's weights are too large: train again with a lower learning_rate"
@@ -133,15 +178,42 @@ def plot(
         folder = ModelDirectory(directory).make_folder("plots") if out is None else out
         folder.mkdir(parents=True, exist_ok=True)
         files = {}
-        for name, picture in made.items():
+        drawn: dict[str, Picture | Diagram] = {**made, **diagrams}
+        for name, picture in drawn.items():
+            file = f"{name}.{'svg' if name in diagrams else format}"
             with Folder(folder) as place:
-                place.remove_link(f"{name}.{format}")  # never write through a link
-            files[name] = str(picture.save(folder / f"{name}.{format}"))
+                place.remove_link(file)  # never write through a link
+            files[name] = str(picture.save(folder / file))
             output.say(f"wrote {files[name]}")
         for word, neighbours in found.get("nearest", {}).items():
             near = ", ".join(f"{label!r} {cosine:.2f}" for label, cosine in neighbours)
             output.say(f"nearest to {word!r}: {near}")
         output.emit({"files": files, **found})
+
+
+def _units(text: str) -> str | list[int]:
+    """The units of ``--units``: a choice, or numbers."""
+    if text in CHOICES:
+        return text
+    try:
+        return [int(number) for number in text.split(",")]
+    except ValueError:
+        raise ValueError(
+            f"--units {text!r:.100} is none of {', '.join(CHOICES)}, nor numbers such as 3,17,40"
+        ) from None
+
+
+def _unrolled(model: LanguageModel, pieces: list[str]) -> Diagram:
+    """The layers of a language model that reads the first tokens of a text."""
+    if len(pieces) < 2:
+        raise ValueError("--picture unrolled needs a text of at least 2 tokens")
+    pieces = [piece.strip(" ") or piece for piece in pieces[: _MAX_STEPS + 1]]
+    return unrolled(
+        inputs=pieces[:-1],
+        outputs=pieces[1:],
+        num_layers=model.recurrent.num_layers,
+        cell=model.recurrent.cell.name.upper(),
+    )
 
 
 def _is_finite(data: Any) -> bool:

@@ -47,6 +47,12 @@ def cell(
 ) -> Diagram:
     """Draw a cell: its gates, states and products, as traced from its equations.
 
+    States run from left (step t-1) to right (step t), the input x comes from below. A box is a
+    gate, ``W x + U h + b`` with weights of its own, and its function (σ is the sigmoid); where it
+    reads one of the two only, or has no function, it says which product it is. Circles combine two
+    values unit by unit, pills change one, by a function or by a constant or parameter. The
+    equations have the author's names; in them ``⊙`` multiplies unit by unit.
+
     Args:
         cell: The cell; a layer that has one; or the name of a built-in cell.
         path: Where to write the diagram, as .svg; if None, nowhere.
@@ -104,9 +110,8 @@ class _Picture:
         self.frame_bottom = self.bus_y + (2 if self._is_joined() else 4)
         self.columns = self.frame_right + margin
         self.router = Router(self.columns + 1, self.frame_bottom + 5)
-        self.joined: list[
-            tuple[list[Place], str]
-        ] = []  # x and h, up to where one wire carries both
+        # The wires of x and h, up to where one carries both.
+        self.joined: list[tuple[list[Place], str]] = []
         self.wires: list[tuple[str, str, list[Place], str]] = []
 
     # Sizes and places
@@ -168,6 +173,8 @@ class _Picture:
         is_gate = part.kind == "gate"
         width = max(text_width(first, 15, is_gate), text_width(second, 13))
         least = 3 if is_gate else 2
+        if not part.label and part.reads == "xh":
+            least = 6  # a wire from its side passes what stands above it, as a peephole does
         return max(least, math.ceil((width / 2 + 5) / _GRID))
 
     def _columns(self, left: int) -> list[int]:

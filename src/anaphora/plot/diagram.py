@@ -168,7 +168,7 @@ def _character_width(character: str) -> float:
         return 0.42
     if character in "mMW%@…":
         return 1.0
-    if character in "w#+<=>^~⊙→−↵":
+    if character in "w#+<=>^~⊙→−↵×÷":
         return 0.85
     if unicodedata.east_asian_width(character) in "WF":
         return 1.05

@@ -17,7 +17,19 @@ if TYPE_CHECKING:
 Box = tuple[float, float, float, float]
 """Left, bottom, right and top."""
 
-_DISTANCES = (4.0, 8.0, 14.0, 22.0, 32.0, 44.0, 58.0, 74.0, 92.0)  # from the point, in pixels
+_DISTANCES = (
+    4.0,
+    8.0,
+    14.0,
+    22.0,
+    32.0,
+    44.0,
+    58.0,
+    74.0,
+    92.0,
+    115.0,
+    140.0,
+)  # from the point, in pixels
 _LED = 14.0  # from this distance on, a line leads from the label to its point
 _DOT = 2.5  # half of the size of a point
 
@@ -103,13 +115,12 @@ def place_labels(
         for point, label, color in zip(points, labels, colors, strict=True)
     ]
     for text in texts:
-        text.set_in_layout(False)
+        text.set_in_layout(False)  # so that they do not shrink the axes
     figure.draw_without_rendering()  # lays the figure out
-    renderer = figure._get_renderer()  # type: ignore[attr-defined]
-    extents = [text.get_window_extent(renderer) for text in texts]
+    extents = [text.get_window_extent() for text in texts]
     pixels = axes.transData.transform(points)
     sizes = np.array([[extent.width + 2, extent.height + 1] for extent in extents])
-    frame = axes.get_window_extent(renderer)
+    frame = axes.get_window_extent()
     bounds = (frame.x0, frame.y0, frame.x1, frame.y1)
     back = axes.transData.inverted()
     missing = 0

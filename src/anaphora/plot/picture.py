@@ -150,10 +150,14 @@ def label_steps(axes: Axes, labels: list[str] | None, steps: int, max_labels: in
         axes.tick_params(axis="x", length=3)
         return
     longest = max((len(label) for label in labels), default=0)
+    is_upright = longest <= 2
+    if is_upright:  # letters on one line, with room for the tallest above it
+        axes.tick_params(axis="x", pad=12)
     axes.set_xticks(
         range(steps),
         labels=labels,
-        rotation=90 if longest > 2 else 0,
+        rotation=0 if is_upright else 90,
+        va="baseline" if is_upright else "top",
         family="DejaVu Sans Mono",
         parse_math=False,
     )

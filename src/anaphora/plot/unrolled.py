@@ -307,6 +307,8 @@ def _draw_states(drawing: Drawing, layout: _Layout, layer: int) -> None:
                 step = str(t + 1 - (S if layout.is_decoder(t) else 0))
                 letter = "s" if layout.is_decoder(t) else "h"
                 x = (left[2] + right[0]) / 2
+                if plan.is_fed_back:  # beside the line of what is fed back
+                    x += (right[0] - left[2]) / 4
                 drawing.text(subscripted(letter, step), x, y - 11, size=12, color=BLUE)
     if not S:
         return
