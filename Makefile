@@ -37,8 +37,8 @@ docs:  ## Build the documentation into build/site, and check it; in a browser to
 	NO_MKDOCS_2_WARNING=1 $(PYTHON) -m mkdocs build --quiet
 	$(PYTHON) docs/check.py build/site $(BROWSER)
 
-pictures:  ## Render the tutorial's pictures again, by running its code
-	ANAPHORA_KEEP_PICTURES=1 $(PYTHON) -m pytest tests/test_documentation.py -k tutorial
+pictures:  ## Render the pictures of tutorial and guide again, by running their code
+	ANAPHORA_KEEP_PICTURES=1 $(PYTHON) -m pytest tests/test_documentation.py -k "tutorial or inside"
 
 notebooks:  ## The tutorial's chapters as notebooks, in build/notebooks
 	$(PYTHON) docs/notebooks.py build/notebooks
