@@ -118,7 +118,7 @@ class RecurrentNode:
         lengths, h, c, P = (*rest, *[None] * 4)[:4]
         if self.layout:
             x, h, c = (None if v is None else _moved(v, (1, 0, 2), self.node) for v in (x, h, c))
-        self._check(x, W, R, B, lengths, h, c, P)
+        self.check(x, W, R, B, lengths, h, c, P)
         rows, H = x.shape[1], R.shape[2]
         if lengths is not None:
             lengths = lengths.astype(np.int64)
@@ -127,7 +127,7 @@ class RecurrentNode:
             del initial[1:]
         outputs, finals = [], []
         for d, (cell, reverse) in enumerate(zip(self.cells, self.reverse, strict=True)):
-            weights = self._weights(W[d], R[d], None if B is None else B[d], P, d)
+            weights = self.weights(W[d], R[d], None if B is None else B[d], P, d)
             states = [state[d] for state in initial]
             run = self._run_reset_first if self.resets_first else run_cell
             output, final = run(cell, x, states, weights, lengths, reverse)
@@ -143,7 +143,8 @@ class RecurrentNode:
             ends = [end.transpose(1, 0, 2) for end in ends]
         return (Y, *ends)
 
-    def _weights(self, W: Any, R: Any, B: Any, P: Any, d: int) -> LayerWeights[Any]:
+    def weights(self, W: Any, R: Any, B: Any, P: Any, d: int) -> LayerWeights[Any]:
+        """The weights of a direction, with the rows of its cell's gates."""
         H = R.shape[1]
         G = GATES[self.operator]
         bias_ih, bias_hh = (None, None) if B is None else (B[: G * H], B[G * H :])
@@ -163,7 +164,7 @@ class RecurrentNode:
             W, R, B, P = arrays
             assert W is not None
             assert R is not None
-            weights = self._weights(W[0], R[0], None if B is None else B[0], P, 0)
+            weights = self.weights(W[0], R[0], None if B is None else B[0], P, 0)
             layer = weights.map(np.ascontiguousarray)
             packed = engine.pack_layers(self.cells[0].trace, R.shape[2], [layer])
             self._packed = (arrays, packed)
@@ -193,8 +194,12 @@ class RecurrentNode:
         output, final = run_cell(cell, twice, initial, recurrent, doubled, reverse)
         return output.reshape(T, 2, B, H)[:, 1 - first], final[1:2]
 
-    def _check(self, x: Any, W: Any, R: Any, B: Any, lengths: Any, h: Any, c: Any, P: Any) -> None:
-        """Check the shapes of the inputs."""
+    def check(self, x: Any, W: Any, R: Any, B: Any, lengths: Any, h: Any, c: Any, P: Any) -> None:
+        """Check the shapes of the inputs.
+
+        Raises:
+            OnnxError: one is wrong.
+        """
         D, G = len(self.reverse), GATES[self.operator]
         for name, value, axes in (("X", x, 3), ("W", W, 3), ("R", R, 3)):
             if value is None or value.ndim != axes:
