@@ -536,8 +536,8 @@ def _shortest(module: nn.Module) -> int:
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    """The Tensors in nested tuples, lists and dictionaries."""
-    if isinstance(value, Tensor):
+    """The Tensors, and arrays, in nested tuples, lists and dictionaries."""
+    if isinstance(value, (Tensor, np.ndarray)):
         yield value
     elif isinstance(value, Mapping):
         for one in value.values():

@@ -14,6 +14,7 @@ from anaphora.cells import Cell
 from anaphora.data import IGNORE_INDEX
 from anaphora.engine.precision import MAX_INT8_TERMS, quantized
 from anaphora.equations import Program
+from anaphora.interop.onnx import further_operations  # noqa: F401 - registers them
 from anaphora.interop.onnx.graph import CONTRIBUTED, Array
 from anaphora.interop.onnx.symbols import OPERATIONS, TYPES, ExportError, Symbol, Tracer
 from anaphora.models.decoder import Decoder

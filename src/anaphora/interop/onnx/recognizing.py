@@ -35,6 +35,7 @@ _MOVES = {
     "Squeeze", "Transpose", "Unsqueeze",
 }  # fmt: skip
 """Operators that move or pick elements of their first input (Concat: of all)."""
+_MOST_ONE_HOT = 10**4  # ids, whose table is their square
 _PICKS = {"Gather", "Slice", "Split"}
 _ACTIVATIONS = {"Softmax": "softmax", "LogSoftmax": "log_softmax", "Sigmoid": "sigmoid"}
 _POOLS = {
@@ -128,7 +129,7 @@ class _Graph:
         while left:
             name = left.pop()
             node = self.nodes.get(name)
-            if node is None or node.operator not in _MOVES or node.inputs[0] not in self.varying:
+            if node is None or node.operator not in _MOVES or _nth(node, 0) not in self.varying:
                 found[name] = None
                 continue
             moves.append(node)
@@ -142,6 +143,11 @@ def _read(node: Node) -> Iterator[str]:
     for value in node.attributes.values():
         if isinstance(value, Graph):
             yield from captured(value)
+
+
+def _nth(node: Node, k: int) -> str:
+    """The name of an input of a node; "" if it has none there."""
+    return node.inputs[k] if k < len(node.inputs) else ""
 
 
 class _Layer(NamedTuple):
@@ -197,14 +203,14 @@ class _Network:
             return self._input(source)
         self.values.add(source)
         if self.layers and (table := self._embedding(node)) is not None:
-            self.table, indices = table, node.inputs[1 if node.operator == "Gather" else 0]
+            self.table, indices = table, _nth(node, 1 if node.operator == "Gather" else 0)
             self.said.append(f"an embedding {list(self.table.shape)}")
             found, _ = self.graph.sources(indices)
             return self._input(found[0], " and ".join(found))
         if node.operator in _ACTIVATIONS and self.linear is None and self.activation == "linear":
             self.activation = _ACTIVATIONS[node.operator]
             self.said.append(self.activation)
-            return node.inputs[0]
+            return _nth(node, 0)
         if self.linear is None and (linear := self._linear(node)) is not None:
             name, weight, bias = linear
             self.linear = weight, bias
@@ -217,7 +223,7 @@ class _Network:
         if node.operator in _POOLS and not (self.layers or self.poolings):
             self.poolings = [_POOLS[node.operator]]
             self.said.append(f"the {self.poolings[0]} over steps")
-            return node.inputs[0]
+            return _nth(node, 0)
         return self.refuse(str(node))
 
     def refuse(self, what: str) -> NoReturn:
@@ -254,7 +260,8 @@ class _Network:
 
     def _pair(self, node: Node) -> tuple[str, Array] | None:
         """Of a node of two operands, the one that varies, and the one that is constant."""
-        for varying, constant in (node.inputs[:2], node.inputs[1::-1]):
+        first, second = _nth(node, 0), _nth(node, 1)
+        for varying, constant in ((first, second), (second, first)):
             array = self.graph.array(constant)
             if array is not None and varying in self.graph.varying:
                 return varying, array
@@ -264,9 +271,9 @@ class _Network:
         """What a linear layer reads, its weight [O, I] and its bias."""
         array, bias = self.graph.array, None
         if node.operator == "Gemm":
-            weight = array(node.inputs[1])
-            if len(node.inputs) > 2 and node.inputs[2]:
-                bias = array(node.inputs[2])
+            weight = array(_nth(node, 1))
+            if _nth(node, 2):
+                bias = array(_nth(node, 2))
                 if bias is None:
                     return None
                 bias = bias * node.get("beta", 1.0)
@@ -274,7 +281,7 @@ class _Network:
                 return None
             weight = weight if node.get("transB", 0) else weight.T
             weight = weight * node.get("alpha", 1.0)
-            name = node.inputs[0]
+            name = _nth(node, 0)
         else:
             if node.operator == "Add":
                 if (pair := self._pair(node)) is None:
@@ -282,12 +289,12 @@ class _Network:
                 name, bias = pair
                 sources, _ = self.graph.sources(name)
                 node = self.graph.nodes.get(sources[0], node) if len(sources) == 1 else node
-            if node.operator != "MatMul" or (weight := array(node.inputs[1])) is None:
+            if node.operator != "MatMul" or (weight := array(_nth(node, 1))) is None:
                 return None
             if weight.ndim != 2:
                 return None
             self.values.update(node.outputs)
-            name, weight = node.inputs[0], weight.T
+            name, weight = _nth(node, 0), weight.T
         if bias is not None:
             if bias.size not in (1, len(weight)):
                 return None
@@ -298,11 +305,11 @@ class _Network:
         """What a layer normalization reads, its weight and its bias; also one in single steps."""
         array = self.graph.array
         if node.operator == "LayerNormalization":
-            weight = array(node.inputs[1])
-            bias = array(node.inputs[2]) if len(node.inputs) > 2 else None
+            weight = array(_nth(node, 1))
+            bias = array(_nth(node, 2))
             if weight is None:
                 return None
-            return node.inputs[0], weight, np.zeros_like(weight) if bias is None else bias
+            return _nth(node, 0), weight, np.zeros_like(weight) if bias is None else bias
         # ((x - mean(x)) / deviation) * weight + bias
         found: list[Array] = []
         for operator in ("Add", "Mul"):
@@ -310,26 +317,25 @@ class _Network:
                 return None
             found.append(pair[1])
             node = self.graph.nodes.get(pair[0], node)
-        centred = self.graph.nodes.get(node.inputs[0])
+        centred = self.graph.nodes.get(_nth(node, 0))
         if node.operator != "Div" or centred is None or centred.operator != "Sub":
             return None
-        mean = self.graph.nodes.get(centred.inputs[1])
-        if mean is None or mean.operator != "ReduceMean" or mean.inputs[0] != centred.inputs[0]:
+        mean = self.graph.nodes.get(_nth(centred, 1))
+        if mean is None or mean.operator != "ReduceMean" or _nth(mean, 0) != _nth(centred, 0):
             return None
-        return centred.inputs[0], found[1], found[0]
+        return _nth(centred, 0), found[1], found[0]
 
     def _embedding(self, node: Node) -> Array | None:
         """The table of an embedding, or of one-hot vectors."""
         if node.operator == "Gather" and node.get("axis", 0) == 0:
-            table = self.graph.array(node.inputs[0])
+            table = self.graph.array(_nth(node, 0))
             return table if table is not None and table.ndim == 2 else None
         if node.operator == "OneHot":
-            depth, values = (self.graph.array(name) for name in node.inputs[1:3])
-            if depth is None or values is None or depth.size != 1 or list(values) != [0, 1]:
+            depth, values = self.graph.array(_nth(node, 1)), self.graph.array(_nth(node, 2))
+            if depth is None or values is None or depth.size != 1 or values.tolist() != [0, 1]:
                 return None
-            if not 0 < (V := int(depth.reshape(()))) <= 10**4:
-                return None
-            return np.eye(V, dtype=values.dtype)
+            V = float(depth.reshape(()))
+            return np.eye(int(V), dtype=values.dtype) if 0 < V <= _MOST_ONE_HOT else None
         return None
 
     def _recurrent(self, sources: list[str], nodes: list[Node]) -> str:
@@ -338,8 +344,8 @@ class _Network:
             self.refuse(str(nodes[0]))
         order = {id(node): k for k, node in enumerate(self.graph.model.graph.nodes)}
         top = max(nodes, key=lambda node: order[id(node)])
-        reads = self.graph.sources(top.inputs[0])[0]
-        layer = {id(node): node for node in nodes if self.graph.sources(node.inputs[0])[0] == reads}
+        reads = self.graph.sources(_nth(top, 0))[0]
+        layer = {id(node): node for node in nodes if self.graph.sources(_nth(node, 0))[0] == reads}
         if not self.layers and not self.poolings:
             own = [s for s in sources if id(self.graph.nodes[s]) in layer]
             every = all(self.graph.nodes[s].outputs[0] == s for s in own)
@@ -355,11 +361,11 @@ class _Network:
         self.said.append(f"the {top}")
         for node in ordered:
             self._options(node)
-        return top.inputs[0]
+        return _nth(top, 0)
 
     def _options(self, node: Node) -> None:
         """The inputs of a recurrent node besides what it reads and its weights."""
-        lengths, *states = (*node.inputs[4:7], "", "", "")[:3]
+        lengths, *states = (_nth(node, k) for k in (4, 5, 6))
         for name in filter(None, states):
             array = self.graph.array(name)
             if array is not None and array.any():
@@ -428,9 +434,7 @@ class _Network:
                 "its reset gate multiplies before the matrix product (linear_before_reset is 0), "
                 "which layers of models do not have"
             )
-        names = (*node.inputs[1:4], *node.inputs[7:8], "", "", "")[:4]
-        if len(node.inputs) < 8:
-            names = (*names[:3], "")
+        names = [_nth(node, k) for k in (1, 2, 3, 7)]
         W, R, B, P = (self.graph.array(name) for name in names)
         if W is None or R is None or any(n and self.graph.array(n) is None for n in names):
             raise node.error("its weights are computed from inputs, and not constant")
@@ -476,7 +480,7 @@ def _compared(network: _Network, task: str | None) -> SavedModel:
             try:
                 with no_grad():
                     results = graph(**inputs)
-            except (OnnxError, ValueError) as error:
+            except (TypeError, ValueError) as error:
                 reason = str(error)
                 continue
             found = dict(zip((v.name for v in graph.graph_outputs), results, strict=True))
@@ -566,7 +570,7 @@ def _state(value: Value, B: int, named: Mapping[str, int]) -> Array:
 
 def _computed(model: Any, activation: str, x: Array, lengths: Array | None) -> Array:
     """What a model returns, with the activation that the graph has at its end."""
-    with no_grad(), products_in("float32"):
+    with no_grad(), products_in("float32"), np.errstate(all="ignore"):
         result = model(x, lengths=lengths)
         scores = result[0] if type(result) is tuple else result
         return np.asarray(
