@@ -611,6 +611,164 @@ def test_a_convolution_before_a_recurrent_layer(tmp_path):
         assert_close(found[name], expected.data)
 
 
+def test_windows_of_maxima_and_means_within_lengths(tmp_path):
+    for layer in (nn.MaxPool1d(3, 2), nn.AvgPool1d(4, 3, 2), nn.MaxPool1d(2, batch_first=True),
+                  nn.AvgPool1d(2, 1, 1, batch_first=True)):  # fmt: skip
+        shape = (B, 11, 4) if layer.batch_first else (11, B, 4)
+        x, lengths = random(*shape), np.array([11, 0, 3, 6])
+        example = {"x": x[:3], "lengths": lengths[:3]} if layer.batch_first else {
+            "x": x[:9, :3], "lengths": np.array([9, 1, 2])}  # fmt: skip
+        file = exported(layer, tmp_path, example=example)
+        assert {"MaxPool", "AveragePool"} & file.operators()
+        expected = call(layer, x, lengths).data
+        assert_close(file(x=x, lengths=lengths)["output"], expected)
+        (again,) = load(file.path)(x, lengths)
+        assert_close(again.data, expected)
+
+
+def statistics_of(norm):
+    with norm.running_mean.writing() as mean, norm.running_var.writing() as variance:
+        mean[...] = random(norm.num_features, seed=8)
+        variance[...] = np.abs(random(norm.num_features, seed=9)) + np.float32(0.1)
+    return norm
+
+
+NORMS = {
+    "batch": lambda: statistics_of(nn.BatchNorm1d(6)),
+    "batch, no parameters": lambda: statistics_of(nn.BatchNorm1d(6, affine=False)),
+    "batch first": lambda: statistics_of(nn.BatchNorm1d(6, batch_first=True)),
+    "groups": lambda: nn.GroupNorm(2, 6),
+    "groups, batch first": lambda: nn.GroupNorm(3, 6, 0.1, affine=False, batch_first=True),
+    "RMS": lambda: nn.RMSNorm(6),
+    "RMS, no weight": lambda: nn.RMSNorm(6, 0.1, elementwise_affine=False),
+    "highway": lambda: nn.Highway(6, num_layers=2),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_normalizations(name, tmp_path):
+    layer = randomized(NORMS[name]())
+    first = getattr(layer, "batch_first", False)
+    x, lengths = random(*(B, 11) if first else (11, B), 6), np.array([11, 0, 3, 6])
+    file = exported(layer, tmp_path)
+    given = (x, lengths) if "lengths" in file.inputs else (x,)
+    assert ("lengths" in file.inputs) == ("batch" in name or "groups" in name)
+    expected = call(layer, *given).data
+    assert_close(file(**dict(zip(file.inputs, given, strict=True)))["output"], expected)
+    (again,) = load(file.path)(*given)
+    assert_close(again.data, expected)
+    without = exported(layer, tmp_path, example=[x[:3, :2]])
+    assert_close(without(x=x)["output"], call(layer, x).data)
+
+
+def test_rows_without_steps_are_normalized(tmp_path):
+    for layer in (nn.GroupNorm(2, 6), nn.GroupNorm(2, 6, batch_first=True)):
+        x = random(B, 6)
+        file = exported(randomized(layer), tmp_path, example=[x[:3]])
+        assert_close(file(x=x)["output"], call(layer, x).data)
+
+
+@pytest.mark.parametrize("options", [{}, {"kdim": 5, "vdim": 4}, {"batch_first": True}])
+def test_multihead_attention(options, tmp_path):
+    layer = randomized(nn.MultiheadAttention(6, 2, **options))
+    first = layer.batch_first
+    sizes = {"query": (T, 6), "key": (9, layer.kdim), "value": (9, layer.vdim)}
+    inputs = {
+        name: random(*((B, steps) if first else (steps, B)), size, seed=steps + size)
+        for name, (steps, size) in sizes.items()
+    }
+    lengths = np.array([9, 0, 4, 1])
+    file = exported(layer, tmp_path)
+    found = file(**inputs, lengths=lengths)
+    for one, expected in zip(found.values(), call(layer, **inputs, lengths=lengths), strict=True):
+        assert_close(one, expected.data)
+    for one, expected in zip(
+        load(file.path)(**inputs, lengths=lengths), found.values(), strict=True
+    ):
+        assert_close(one.data, expected)
+
+
+def test_a_module_of_attention_activations_and_convolutions(tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            self.layers = nn.Sequential(
+                nn.Conv1d(I, 6, 3, padding="same"), nn.GELU(), nn.BatchNorm1d(6), nn.SiLU(),
+                nn.MaxPool1d(2), nn.LeakyReLU(0.2), nn.ELU(), nn.Softplus(), nn.GELU("tanh"),
+                nn.Tanh(), nn.Sigmoid(), nn.ReLU(), nn.Identity(), nn.RMSNorm(6),
+            )  # fmt: skip
+            self.attention = nn.MultiheadAttention(6, 3)
+            self.end = nn.Sequential(nn.Softmax(), nn.LogSoftmax(0), nn.Flatten(1))
+
+        def forward(self, x):
+            y = self.layers(x)
+            return self.end(self.attention(y, y, y, need_weights=False)[0])
+
+    net = randomized(Net())
+    statistics_of(net.layers[2])
+    file = exported(net, tmp_path, example=[np.zeros((8, 2, I), np.float32)])
+    x = random(13, B, I)
+    assert_close(file(x=x)["output"], call(net, x).data)
+
+
+@pytest.mark.parametrize("kind", ["mogrifier_lstm", "nested_lstm", "layer_norm_lstm"])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_steps_that_are_no_program(kind, directions, tmp_path):
+    """With states and lengths, of a layer and in a model."""
+    options = {"num_layers": L, "bidirectional": directions == 2}
+    layer = randomized(nn.Recurrent(kind, I, H, **options))
+    file = exported(layer, tmp_path)
+    assert file.operators() >= {"Scan"}
+    x, states = random(T, B, I), states_of(layer)
+    found = file(x=x, lengths=LENGTHS, **states)
+    y, after = call(layer, x, tuple(states.values()), lengths=LENGTHS)
+    for one, expected in zip(found.values(), (y.data, *plain(after)), strict=True):
+        assert_close(one, expected)
+    again = load(file.path)(x, LENGTHS, *states.values())
+    for one, expected in zip(again, found.values(), strict=True):
+        assert_close(one.data, expected)
+    model = randomized(models.LanguageModel(vocabulary_size=9, hidden_size=H, cell=kind))
+    assert exported(model, tmp_path).inputs[:2] == ["ids", "lengths"]
+
+
+def test_a_kind_with_a_matrix_as_its_state(tmp_path):
+    class Fast(nn.StepKind):
+        name = "fast_weights"
+
+        def state_shapes(self, layer):
+            return {"h": (layer.hidden_size,), "A": (layer.hidden_size, layer.hidden_size)}
+
+        def parameter_shapes(self, layer, input_size):
+            return {"weight_ih": (layer.hidden_size, input_size)}
+
+        def step(self, layer, x, states, parameters):
+            h, A = states
+            A = 0.9 * A + ops.expand_dims(h, 2) * ops.expand_dims(h, 1)
+            h = ops.tanh(ops.linear(x, parameters["weight_ih"]) + ops.einsum("bij,bj->bi", A, h))
+            return h, A
+
+    layer = randomized(nn.Recurrent(Fast(), I, H))
+    file = exported(layer, tmp_path)
+    x, states = random(T, B, I), states_of(layer)
+    found = file(x=x, lengths=LENGTHS, **states)
+    y, after = call(layer, x, tuple(states.values()), lengths=LENGTHS)
+    for one, expected in zip(found.values(), (y.data, *plain(after)), strict=True):
+        assert_close(one, expected)
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell", "mgu"])
+def test_single_steps(name, tmp_path):
+    make = getattr(nn, name, None)
+    layer = randomized(nn.RecurrentCell(name, I, H) if make is None else make(I, H))
+    file = exported(layer, tmp_path)
+    names = layer.kind.cell.states
+    assert (file.inputs, file.names) == (["x", *names], [f"next_{n}" for n in names])
+    x, states = random(B, I), {n: random(B, H, seed=k) for k, n in enumerate(names)}
+    given = tuple(states.values())
+    after = call(layer, x, given if len(given) > 1 else given[0])
+    for one, expected in zip(file(x=x, **states).values(), plain(after), strict=True):
+        assert_close(one, expected)
+
+
 PLACES = np.array([[2, 0], [1, 1]])
 FUNCTIONS = {
     "add": lambda m, x: 1 + x + m.vector,
