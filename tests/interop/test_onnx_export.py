@@ -18,6 +18,7 @@ from anaphora.cli.app import app
 from anaphora.data import CharacterTokenizer, ForecastBatch
 from anaphora.equations import abs as absolute
 from anaphora.equations import exp, log, maximum, minimum, relu, sigmoid, softplus, tanh
+from anaphora.interop.layers import ResetBefore
 from anaphora.interop.signatures import signatures
 from anaphora.tensor import no_grad
 
@@ -728,6 +729,21 @@ def test_steps_that_are_no_program(kind, directions, tmp_path):
         assert_close(one.data, expected)
     model = randomized(models.LanguageModel(vocabulary_size=9, hidden_size=H, cell=kind))
     assert exported(model, tmp_path).inputs[:2] == ["ids", "lengths"]
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_a_reset_before_the_product_is_a_node(directions, tmp_path):
+    layer = nn.Recurrent(ResetBefore(), I, H, L, bidirectional=directions == 2)
+    file = exported(randomized(layer), tmp_path)
+    assert file.operators() >= {"GRU"}
+    x, states = random(T, B, I), states_of(layer)
+    found = file(x=x, lengths=LENGTHS, **states)
+    y, after = call(layer, x, tuple(states.values()), lengths=LENGTHS)
+    for one, expected in zip(found.values(), (y.data, *plain(after)), strict=True):
+        assert_close(one, expected)
+    odd = nn.Recurrent(ResetBefore(("relu", ())), I, H)
+    with pytest.raises(ExportError, match="'gru_reset_before_relu_sigmoid' cannot be"):
+        save(odd, tmp_path / "odd.onnx")
 
 
 def test_a_kind_with_a_matrix_as_its_state(tmp_path):

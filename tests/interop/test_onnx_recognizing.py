@@ -292,13 +292,13 @@ def test_lengths_and_layouts(random, tmp_path, layout):
     ("operator", "options", "name"),
     [
         ("RNN", {}, "rnn"),
-        ("RNN", {"activations": ["Softsign"]}, "onnx_rnn"),
+        ("RNN", {"activations": ["Softsign"]}, "rnn_softsign"),
         ("LSTM", {"peepholes": True}, "peephole_lstm"),
-        ("LSTM", {"clip": 0.5}, "onnx_lstm"),
-        ("LSTM", {"input_forget": 1, "peepholes": True}, "onnx_lstm"),
-        ("LSTM", {"activations": ["HardSigmoid", "Tanh", "Relu"]}, "onnx_lstm"),
+        ("LSTM", {"clip": 0.5}, "lstm_tanh_sigmoid"),
+        ("LSTM", {"input_forget": 1, "peepholes": True}, "lstm_tanh_sigmoid"),
+        ("LSTM", {"activations": ["HardSigmoid", "Tanh", "Relu"]}, "lstm_tanh_hard_sigmoid_relu"),
         ("GRU", {"linear_before_reset": 1}, "gru"),
-        ("GRU", {"linear_before_reset": 1, "activations": ["Sigmoid", "Elu"]}, "onnx_gru"),
+        ("GRU", {"linear_before_reset": 1, "activations": ["Sigmoid", "Elu"]}, "gru_elu_sigmoid"),
     ],
 )
 def test_attributes_become_cells(random, tmp_path, operator, options, name):

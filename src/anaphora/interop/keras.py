@@ -22,10 +22,9 @@ import numpy as np
 from anaphora import nn
 from anaphora.artifact import ArtifactError
 from anaphora.artifact.files import parse_json, read_bytes
+from anaphora.interop.cells import Activation, gru_cell, lstm_cell, rnn_cell
 from anaphora.interop.layers import (
     MERGES,
-    Activation,
-    Function,
     Masked,
     MaskedRecurrent,
     Masking,
@@ -34,9 +33,7 @@ from anaphora.interop.layers import (
     Repeat,
     ResetBefore,
     Unmasked,
-    gru_cell,
-    lstm_cell,
-    rnn_cell,
+    function,
 )
 from anaphora.interop.models import from_layers
 from anaphora.models import SavedModel
@@ -592,7 +589,7 @@ class _Layer:
         activation = self.activation() if self.kind in ("Dense", "Conv1D") else ("linear", ())
         if activation == ("linear", ()):
             return {"": module}
-        return {"": module, "_activation": Function(activation[0], *activation[1])}
+        return {"": module, "_activation": function(activation[0], *activation[1])}
 
     def filled(self, module: nn.Module, **arrays: Array) -> Any:
         """A module made without memory, with its parameters."""
@@ -689,17 +686,17 @@ class _Layer:
         if self.config.get("threshold") or (slope and top):
             raise ValueError("with a threshold, or a slope and a maximum, it cannot be read")
         if slope:
-            return Function("leaky_relu", self.option("negative_slope", float))
-        return Function("relu") if top is None else Function("clipped", 0.0, float(top))
+            return function("leaky_relu", self.option("negative_slope", float))
+        return function("relu") if top is None else function("clipped", 0.0, float(top))
 
     def leaky_relu(self) -> nn.Module:
         name = "negative_slope" if "negative_slope" in self.config else "alpha"
-        return Function("leaky_relu", self.option(name, float, 0.3))
+        return function("leaky_relu", self.option(name, float, 0.3))
 
     def softmax(self) -> nn.Module:
         if self.config.get("axis", -1) != -1:
             raise ValueError("its axis must be the last, -1")
-        return Function("softmax")
+        return function("softmax")
 
     # Recurrent layers
 
@@ -857,7 +854,7 @@ _PLAIN: dict[str, Callable[[_Layer], nn.Module]] = {
     "Activation": lambda layer: _function(layer.activation()),
     "ReLU": _Layer.relu,
     "LeakyReLU": _Layer.leaky_relu,
-    "ELU": lambda layer: Function("elu", layer.option("alpha", float, 1.0)),
+    "ELU": lambda layer: function("elu", layer.option("alpha", float, 1.0)),
     "Softmax": _Layer.softmax,
     "GlobalAveragePooling1D": lambda layer: Pooling("mean"),
     "GlobalMaxPooling1D": lambda layer: Pooling("max"),
@@ -873,8 +870,8 @@ def _bias(rest: Sequence[Array]) -> dict[str, Array]:
     return {"bias": rest[0]} if rest else {}
 
 
-def _function(activation: Activation) -> Function:
-    return Function(activation[0], *activation[1])
+def _function(activation: Activation) -> nn.Module:
+    return function(activation[0], *activation[1])
 
 
 class _LockedDropout(nn.Dropout):

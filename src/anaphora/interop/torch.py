@@ -17,7 +17,8 @@ import numpy as np
 from anaphora import nn, ops
 from anaphora.artifact import ArtifactError
 from anaphora.cells import CELLS
-from anaphora.interop.layers import ACTIVATIONS, Function
+from anaphora.interop.cells import ACTIVATIONS, Activation
+from anaphora.interop.layers import function, named_function
 from anaphora.interop.models import of_state
 from anaphora.models import SavedModel
 from anaphora.nn.initialization import shapes_only
@@ -359,10 +360,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "relu_": _elementwise("relu"),
     "logsigmoid": _elementwise("log_sigmoid"),
     "gelu": ops.gelu,
-    "leaky_relu": lambda x, negative_slope=0.01, inplace=False: Function(
-        "leaky_relu", negative_slope
-    )(x),
-    "elu": lambda x, alpha=1.0, inplace=False: Function("elu", alpha)(x),
+    "leaky_relu": lambda x, negative_slope=0.01, inplace=False: ops.leaky_relu(x, negative_slope),
+    "elu": lambda x, alpha=1.0, inplace=False: ops.elu(x, alpha),
     "linear": ops.linear,
     "embedding": lambda ids, weight, *options, **named: ops.embedding(weight, ids),
     "expand": lambda x, *sizes: ops.broadcast_to(x, _expanded(x, _sizes(sizes))),
@@ -420,7 +419,7 @@ def from_torch(module: Any) -> nn.Module:
     >>> from_torch(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh()))
     Sequential(
       (0): Linear(3, 4, bias=True) (16 parameters)
-      (1): Function(tanh)
+      (1): Tanh()
     ) (16 parameters)
     """
     torch = _torch()
@@ -577,13 +576,13 @@ def _over_classes(name: str) -> Callable[[Any, Any], nn.Module]:
     def make(module: Any, dtype: Any) -> nn.Module:
         if module.dim not in (-1, None):
             raise ValueError(f"dim={module.dim} is not supported; it must be the last, -1")
-        return Function(name)
+        return function(name)
 
     return make
 
 
 def _gelu(module: Any, dtype: Any) -> nn.Module:
-    return Function("gelu_tanh" if module.approximate == "tanh" else "gelu")
+    return function("gelu_tanh" if module.approximate == "tanh" else "gelu")
 
 
 _MAKERS: dict[str, Callable[[Any, Any], nn.Module]] = {
@@ -600,23 +599,23 @@ _MAKERS: dict[str, Callable[[Any, Any], nn.Module]] = {
     "LayerNorm": _layer_norm,
     "Conv1d": _convolution,
     "Dropout": lambda m, dtype: nn.Dropout(m.p),
-    "Identity": lambda m, dtype: Function("linear"),
-    "Tanh": lambda m, dtype: Function("tanh"),
-    "Sigmoid": lambda m, dtype: Function("sigmoid"),
-    "ReLU": lambda m, dtype: Function("relu"),
-    "ReLU6": lambda m, dtype: Function("clipped", 0.0, 6.0),
-    "Hardtanh": lambda m, dtype: Function("clipped", m.min_val, m.max_val),
-    "Hardsigmoid": lambda m, dtype: Function("hard_sigmoid", 1 / 6),
-    "Hardswish": lambda m, dtype: Function("hard_silu", 1 / 6),
-    "LeakyReLU": lambda m, dtype: Function("leaky_relu", m.negative_slope),
-    "ELU": lambda m, dtype: Function("elu", m.alpha),
-    "SELU": lambda m, dtype: Function("selu"),
+    "Identity": lambda m, dtype: function("linear"),
+    "Tanh": lambda m, dtype: function("tanh"),
+    "Sigmoid": lambda m, dtype: function("sigmoid"),
+    "ReLU": lambda m, dtype: function("relu"),
+    "ReLU6": lambda m, dtype: function("clipped", 0.0, 6.0),
+    "Hardtanh": lambda m, dtype: function("clipped", m.min_val, m.max_val),
+    "Hardsigmoid": lambda m, dtype: function("hard_sigmoid", 1 / 6),
+    "Hardswish": lambda m, dtype: function("hard_silu", 1 / 6),
+    "LeakyReLU": lambda m, dtype: function("leaky_relu", m.negative_slope),
+    "ELU": lambda m, dtype: function("elu", m.alpha),
+    "SELU": lambda m, dtype: function("selu"),
     "GELU": _gelu,
-    "SiLU": lambda m, dtype: Function("silu"),
-    "Mish": lambda m, dtype: Function("mish"),
-    "Softsign": lambda m, dtype: Function("softsign"),
-    "Tanhshrink": lambda m, dtype: Function("tanhshrink"),
-    "LogSigmoid": lambda m, dtype: Function("log_sigmoid"),
+    "SiLU": lambda m, dtype: function("silu"),
+    "Mish": lambda m, dtype: function("mish"),
+    "Softsign": lambda m, dtype: function("softsign"),
+    "Tanhshrink": lambda m, dtype: function("tanhshrink"),
+    "LogSigmoid": lambda m, dtype: function("log_sigmoid"),
     "Softmax": _over_classes("softmax"),
     "LogSoftmax": _over_classes("log_softmax"),
 }
@@ -761,8 +760,8 @@ def _to(torch: Any, module: nn.Module, place: str) -> Any:
         and module.kind.cell is CELLS[module.kind.name]
     ):
         return _to_cell(torch, module, options)
-    if isinstance(module, Function):
-        return _to_function(torch, module, _place(place, kind))
+    if (activation := named_function(module)) is not None:
+        return _to_function(torch, activation, _place(place, kind))
     inside = {
         name: _to(torch, child, f"{place}.{name}".strip("."))
         for name, child in module.named_modules()
@@ -847,8 +846,8 @@ def _to_cell(torch: Any, module: nn.RecurrentCell, options: dict[str, Any]) -> A
     return make(module.input_size, module.hidden_size, module.bias, **options)
 
 
-def _to_function(torch: Any, module: Function, place: str) -> Any:
-    nn_ = torch.nn
+def _to_function(torch: Any, activation: Activation, place: str) -> Any:
+    nn_, (name, options) = torch.nn, activation
     makers: dict[str, Callable[..., Any]] = {
         "linear": nn_.Identity, "tanh": nn_.Tanh, "sigmoid": nn_.Sigmoid, "relu": nn_.ReLU,
         "softplus": nn_.Softplus, "softsign": nn_.Softsign, "elu": nn_.ELU, "selu": nn_.SELU,
@@ -858,11 +857,13 @@ def _to_function(torch: Any, module: Function, place: str) -> Any:
         "log_softmax": lambda: nn_.LogSoftmax(-1),
     }  # fmt: skip
     slopes: dict[str, Any] = {"hard_sigmoid": nn_.Hardsigmoid, "hard_silu": nn_.Hardswish}
-    if module.name in slopes and module.options == (1 / 6,):
-        return slopes[module.name]()
-    if module.name not in makers:
-        raise ValueError(f"{place}: {module.extra_repr()} has no equivalent in PyTorch")
-    return makers[module.name](*module.options)
+    if name in slopes and options == (1 / 6,):
+        return slopes[name]()
+    if name not in makers:
+        raise ValueError(
+            f"{place}: {', '.join([name, *map(str, options)])} has no equivalent in PyTorch"
+        )
+    return makers[name](*options)
 
 
 def _to_sequential(torch: Any, module: nn.Sequential, inside: Mapping[str, Any]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine, ops
+from anaphora.interop.cells import joined
 from anaphora.interop.onnx.operators import (
     STATIC,
     Function,
@@ -21,7 +22,6 @@ from anaphora.interop.onnx.operators import (
     reduction,
 )
 from anaphora.interop.onnx.reading import Node
-from anaphora.interop.onnx.recurrent import joined
 from anaphora.tensor import Array, Tensor, differentiable, floating
 
 STATIC.update(

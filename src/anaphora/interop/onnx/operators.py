@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine, ops
+from anaphora.interop.cells import joined
 from anaphora.interop.onnx.cells import ACTIVATIONS, Activation, activations_of
 from anaphora.interop.onnx.reading import DTYPES, Array, Node, OnnxError
-from anaphora.interop.onnx.recurrent import RecurrentNode, joined, tensor
+from anaphora.interop.onnx.recurrent import RecurrentNode, tensor
 from anaphora.tensor import Tensor
 
 Function = Callable[..., Any]

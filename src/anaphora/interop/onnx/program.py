@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from anaphora import ops
+from anaphora.interop.cells import stacked
 from anaphora.interop.onnx import further_operators  # noqa: F401 - registers them
 from anaphora.interop.onnx.operators import OPERATORS, STATIC, Shaped, check_size
 from anaphora.interop.onnx.quantized import QuantizedLstm
 from anaphora.interop.onnx.reading import Array, Graph, Node, OnnxError, graphs
-from anaphora.interop.onnx.recurrent import RecurrentNode, stacked
+from anaphora.interop.onnx.recurrent import RecurrentNode
 from anaphora.tensor import Parameter, Tensor
 
 _KNOWN, _WEIGHTS, _INPUTS = range(3)

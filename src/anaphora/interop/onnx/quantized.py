@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anaphora.interop.cells import stacked
 from anaphora.interop.onnx.operators import Function, axis_of, check_size, operator
 from anaphora.interop.onnx.reading import Array, Node
-from anaphora.interop.onnx.recurrent import RecurrentNode, stacked
+from anaphora.interop.onnx.recurrent import RecurrentNode
 from anaphora.tensor import Tensor
 
 

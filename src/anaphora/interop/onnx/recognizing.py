@@ -18,7 +18,7 @@ from anaphora import cells, ops
 from anaphora.cells import CELLS, Cell
 from anaphora.engine.precision import products_in
 from anaphora.interop.models import Parts
-from anaphora.interop.onnx.cells import Activation, gru_cell, lstm_cell, rnn_cell
+from anaphora.interop.onnx.cells import activations_of, cell_of
 from anaphora.interop.onnx.export import compared
 from anaphora.interop.onnx.load import OnnxModel
 from anaphora.interop.onnx.program import captured
@@ -42,13 +42,11 @@ _POOLS = {
     "ReduceMean": "mean", "GlobalAveragePool": "mean", "ReduceMax": "max", "GlobalMaxPool": "max",
 }  # fmt: skip
 
-_SIGMOID, _TANH = Activation("Sigmoid"), Activation("Tanh")
+_GATED = activations_of(["Sigmoid", "Tanh", "Tanh"], [], [])
 _BUILT_IN: dict[Cell, Cell] = {
-    rnn_cell(_TANH, None): cells.rnn,
-    rnn_cell(Activation("Relu"), None): cells.rnn_relu,
-    lstm_cell(_SIGMOID, _TANH, _TANH, None, False, False): cells.lstm,
-    lstm_cell(_SIGMOID, _TANH, _TANH, None, False, True): cells.peephole_lstm,
-    gru_cell(_SIGMOID, _TANH, None): cells.gru,
+    cell_of("LSTM", _GATED): cells.lstm,
+    cell_of("LSTM", _GATED, peepholes=True): cells.peephole_lstm,
+    cell_of("GRU", _GATED[:2]): cells.gru,
 }
 """The cells of nodes whose attributes make one of ours, whose gates have the same names."""
 
@@ -417,7 +415,7 @@ class _Network:
             "hidden_size": H, "num_layers": len(layers), "bidirectional": D == 2,
         }  # fmt: skip
         return Parts(
-            cell.name if CELLS.get(cell.name) is cell else Cell.from_dict(cell.to_dict()),
+            cell.name if CELLS.get(cell.name) is cell else cell,
             arrays,
             body | {"layer_norm": True} if norm else body,
             self.linear,

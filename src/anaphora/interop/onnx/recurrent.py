@@ -10,14 +10,8 @@ import numpy as np
 from anaphora import engine, ops
 from anaphora.cells import Cell
 from anaphora.engine import LayerWeights, PackedLayers
-from anaphora.interop.onnx.cells import (
-    Activation,
-    activations_of,
-    gru_cell,
-    gru_reset_first_cell,
-    lstm_cell,
-    rnn_cell,
-)
+from anaphora.interop.cells import run_in_halves, stacked
+from anaphora.interop.onnx.cells import Activation, activations_of, cell_of
 from anaphora.interop.onnx.reading import Array, Node
 from anaphora.tensor import Tensor
 
@@ -82,11 +76,14 @@ class RecurrentNode:
         return [found[k : k + len(defaults)] for k in range(0, len(found), len(defaults))]
 
     def _cell(self, functions: tuple[Activation, ...], clip: float | None) -> Cell:
-        if self.operator == "RNN":
-            return rnn_cell(*functions, clip)
-        if self.operator == "LSTM":
-            return lstm_cell(*functions, clip, self.input_forget, self.peepholes)
-        return (gru_reset_first_cell if self.resets_first else gru_cell)(*functions, clip)
+        return cell_of(
+            self.operator,
+            functions,
+            clip,
+            input_forget=self.input_forget,
+            peepholes=self.peepholes,
+            resets_first=self.resets_first,
+        )
 
     def at(self, *inputs: Any) -> Function:
         """The function for inputs of these shapes: few steps are run with packed weights."""
@@ -179,20 +176,11 @@ class RecurrentNode:
         lengths: Array | None,
         reverse: bool,
     ) -> tuple[Any, Sequence[Any]]:
-        """Two steps of the cell a step: the first makes ``r h``, the second the new state."""
-        T, B, _ = x.shape
         (h,) = states
-        H = h.shape[1]
         halves = product(x, weights.weight_ih, weights.bias_ih)
-        first = int(reverse)  # which of the two comes first in time
-        resets = np.zeros((T, 2, B, H), x.dtype)
-        resets[:, first] = 1
-        twice = joined([stacked([halves, halves], 1), resets], 3).reshape(2 * T, B, 4 * H)
         recurrent = LayerWeights(weight_hh=weights.weight_hh, bias_hh=weights.bias_hh)
-        initial = [h, h, zeros(x, (B, H))]
-        doubled = None if lengths is None else 2 * lengths
-        output, final = run_cell(cell, twice, initial, recurrent, doubled, reverse)
-        return output.reshape(T, 2, B, H)[:, 1 - first], final[1:2]
+        output, final = run_in_halves(run_cell, cell, halves, h, recurrent, lengths, reverse)
+        return output, (final,)
 
     def check(self, x: Any, W: Any, R: Any, B: Any, lengths: Any, h: Any, c: Any, P: Any) -> None:
         """Check the shapes of the inputs.
@@ -263,20 +251,6 @@ def tensor(value: Any) -> Tensor:
 def zeros(like: Any, shape: tuple[int, ...]) -> Array:
     """Zeros of the dtype of another value."""
     return np.zeros(shape, like.dtype)
-
-
-def stacked(values: Sequence[Any], axis: int) -> Any:
-    """Values along a new axis."""
-    if any(isinstance(value, Tensor) for value in values):
-        return ops.stack(values, axis)
-    return np.expand_dims(values[0], axis) if len(values) == 1 else np.stack(values, axis)
-
-
-def joined(values: Sequence[Any], axis: int) -> Any:
-    """Values along an axis that they have."""
-    if any(isinstance(value, Tensor) for value in values):
-        return ops.concatenate(values, axis)
-    return np.concatenate(values, axis)
 
 
 def product(x: Any, weight: Any, bias: Any = None) -> Any:
