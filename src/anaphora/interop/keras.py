@@ -101,10 +101,10 @@ def load(path: str | os.PathLike[str], config: str | os.PathLike[str] | None = N
     """Read a model of Keras 3 or Keras 2, in evaluation mode.
 
     Its layers must follow one another: SimpleRNN, LSTM, GRU (also CuDNN's), RNN of one of their
-    cells, Bidirectional, Embedding, Masking, Dense, Conv1D, LayerNormalization, TimeDistributed,
-    RepeatVector, dropouts, activations and global pooling. Activations of a cell become its
-    equations, which the engine runs. What matters in training alone (optimizer, regularizers,
-    recurrent dropout) is omitted; a warning says so where it is a layer's.
+    cells, Bidirectional, Embedding, Masking, Dense, Conv1D, LayerNormalization, BatchNormalization,
+    TimeDistributed, RepeatVector, dropouts, activations and global pooling. Activations of a cell
+    become its equations, which the engine runs. What matters in training alone (optimizer,
+    regularizers, recurrent dropout) is omitted; a warning says so where it is a layer's.
 
     Args:
         path: A ``.keras`` file, an ``.h5`` file of ``model.save``, or one of
@@ -653,10 +653,7 @@ class _Layer:
         if self.config.get("rms_scaling"):
             raise ValueError("its rms_scaling, which subtracts no mean, cannot be read")
         given = self.arrays(*[1] * (scale + center))
-        axis = self.config.get("axis", -1)
-        axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
-        if axis not in (-1, 1, 2) or isinstance(axis, bool):
-            raise ValueError(f"its axis is {axis!r:.60}; it must be the last, -1")
+        self.check_axis()
         if not given:
             raise ValueError("without scale and center it cannot be read")
         weight = given[0] if scale else np.ones_like(given[0])
@@ -667,6 +664,36 @@ class _Layer:
             )
         module: nn.Module = self.filled(layer, weight=weight, **bias)
         return module
+
+    def batch_norm(self) -> nn.Module:
+        scale, center = self.option("scale", bool, True), self.option("center", bool, True)
+        *given, mean, variance = self.arrays(*[1] * (scale + center + 2))
+        self.check_axis()
+        size = len(mean)
+        with shapes_only():
+            layer = nn.BatchNorm1d(
+                size,
+                self.option("epsilon", float, 1e-3),
+                1 - self.option("momentum", float, 0.99),
+                batch_first=True,
+                dtype=self.dtype,
+            )
+        weight = given[0] if scale else np.ones_like(mean)
+        bias = given[-1] if center else np.zeros_like(mean)
+        module: nn.BatchNorm1d = self.filled(layer, weight=weight, bias=bias)
+        for buffer, values in ((module.running_mean, mean), (module.running_var, variance)):
+            if values.shape != (size,) or not np.isfinite(values).all() or buffer is None:
+                raise ValueError("its statistics differ in size, or are not finite")
+            with buffer.writing() as array:
+                array[...] = values
+        return module
+
+    def check_axis(self) -> None:
+        """Refuse another axis of features than the last."""
+        axis = self.config.get("axis", -1)
+        axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+        if axis not in (-1, 1, 2) or isinstance(axis, bool):
+            raise ValueError(f"its axis is {axis!r:.60}; it must be the last, -1")
 
     def rate(self, name: str = "rate") -> float:
         found: float = self.option(name, float, 0.0)
@@ -847,6 +874,7 @@ _PLAIN: dict[str, Callable[[_Layer], nn.Module]] = {
     "Dense": _Layer.dense,
     "Embedding": _Layer.embedding,
     "LayerNormalization": _Layer.layer_norm,
+    "BatchNormalization": _Layer.batch_norm,
     "Conv1D": _Layer.convolution,
     "Masking": lambda layer: Masking(layer.rate("mask_value")),
     "Dropout": lambda layer: nn.Dropout(layer.rate()),

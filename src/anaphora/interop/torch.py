@@ -56,6 +56,21 @@ class ChannelsFirst(nn.Conv1d):
         return y.transpose(1, 2, 0) if y.ndim == 3 else y.transpose(1, 0)
 
 
+class NormChannelsFirst(nn.BatchNorm1d):
+    """A batch normalization with PyTorch's layout, [B, I, T] or [B, I].
+
+    >>> NormChannelsFirst(3).eval()(np.ones((5, 3, 9), np.float32)).shape
+    (5, 3, 9)
+    """
+
+    def forward(self, x: Any, lengths: Any = None) -> Tensor:
+        """Normalize; as `nn.BatchNorm1d` but for the layout."""
+        x = as_tensor(x, self.dtype, "BatchNorm1d: an input")
+        if x.ndim != 3:
+            return super().forward(x, lengths)
+        return super().forward(x.transpose(2, 0, 1), lengths).transpose(1, 2, 0)
+
+
 class Packed(NamedTuple):
     """A packed sequence of PyTorch, here a padded batch with its lengths.
 
@@ -404,10 +419,11 @@ _CALLS: dict[str, Callable[..., Any]] = {
 def from_torch(module: Any) -> nn.Module:
     """A module of PyTorch as one of ours: the same structure, names, options and weights.
 
-    RNN, LSTM, GRU and their cells, Embedding, Linear, LayerNorm, Conv1d, Dropout, activations and
-    Sequential become our layers. It takes and returns what the module did: a Conv1d keeps PyTorch's
-    layout [B, I, T] (`ChannelsFirst`). A module of one's own class becomes an `Own`, with the same
-    parts by their names: its ``forward`` is traced by torch.fx, with packed sequences.
+    RNN, LSTM, GRU and their cells, Embedding, Linear, LayerNorm, BatchNorm1d, Conv1d, Dropout,
+    activations and Sequential become our layers. It takes and returns what the module did: Conv1d
+    and BatchNorm1d keep PyTorch's layout [B, I, T] (`ChannelsFirst`, `NormChannelsFirst`). A module
+    of one's own class becomes an `Own`, with the same parts by their names: its ``forward`` is
+    traced by torch.fx, with packed sequences.
 
     Weights are copied, those of bfloat16 and float16 to float32, exactly; shared ones stay shared.
 
@@ -438,6 +454,11 @@ def from_torch(module: Any) -> nn.Module:
         shared[id(theirs)] = parameter
         parameter.assign(_array(torch, theirs))
         parameter.requires_grad = theirs.requires_grad
+    buffers = dict(made.named_buffers())
+    for name, theirs in module.named_buffers():
+        if name in buffers:
+            with buffers[name].writing() as array:
+                array[...] = _array(torch, theirs)
     for name, theirs in module.named_modules():
         (_member(made, name) if name else made).training = theirs.training
     return made
@@ -572,6 +593,17 @@ def _convolution(module: Any, dtype: Any) -> nn.Module:
     )
 
 
+def _batch_norm(module: Any, dtype: Any) -> nn.Module:
+    return NormChannelsFirst(
+        module.num_features,
+        module.eps,
+        module.momentum,
+        module.affine,
+        module.track_running_stats,
+        dtype=dtype,
+    )
+
+
 def _over_classes(name: str) -> Callable[[Any, Any], nn.Module]:
     def make(module: Any, dtype: Any) -> nn.Module:
         if module.dim not in (-1, None):
@@ -597,6 +629,7 @@ _MAKERS: dict[str, Callable[[Any, Any], nn.Module]] = {
     ),
     "Embedding": _embedding,
     "LayerNorm": _layer_norm,
+    "BatchNorm1d": _batch_norm,
     "Conv1d": _convolution,
     "Dropout": lambda m, dtype: nn.Dropout(m.p),
     "Identity": lambda m, dtype: function("linear"),
@@ -700,10 +733,10 @@ def _plain(torch: Any, value: Any) -> Any:
 def to_torch(model: nn.Module) -> Any:
     """One of our modules as one of PyTorch's: the same structure, names, options and weights.
 
-    Sequential, RNN, LSTM, GRU, Embedding, Linear, LayerNorm, Conv1d and Dropout become PyTorch's;
-    it takes and returns what ours does, [T, B, ...] by default. A module of another class, such as
-    a model, becomes a ``torch.nn.Module`` with the same parts and ``state_dict()``, whose forward
-    is to be written, in a subclass or as ``module.forward = ...``.
+    Sequential, RNN, LSTM, GRU, Embedding, Linear, LayerNorm, BatchNorm1d, Conv1d, Dropout and
+    activations become PyTorch's; it takes and returns what ours does, [T, B, ...] by default. A
+    module of another class, such as a model, becomes a ``torch.nn.Module`` with the same parts and
+    ``state_dict()``, whose forward is to be written, in a subclass or as ``module.forward = ...``.
 
     Weights are copied; shared ones stay shared.
 
@@ -725,6 +758,9 @@ def to_torch(model: nn.Module) -> Any:
             array = torch.from_numpy(np.array(ours.data))
             tensors[id(ours)] = torch.nn.Parameter(array, requires_grad=ours.requires_grad)
         setattr(module, last, tensors[id(ours)])
+    for name, buffer in model.named_buffers():
+        owner, _, last = name.rpartition(".")
+        made.get_submodule(owner).register_buffer(last, torch.from_numpy(np.array(buffer.data)))
     for name, part in model.named_modules():
         made.get_submodule(name).training = part.training
     return made
@@ -752,6 +788,8 @@ def _to(torch: Any, module: nn.Module, place: str) -> Any:
     if kind is nn.LayerNorm and isinstance(module, nn.LayerNorm):
         bias = module.bias is not None
         return torch.nn.LayerNorm(module.normalized_shape, module.epsilon, bias=bias, **options)
+    if isinstance(module, nn.BatchNorm1d) and kind in (nn.BatchNorm1d, NormChannelsFirst):
+        return _to_batch_norm(torch, module, options)
     if isinstance(module, nn.Conv1d) and kind in (nn.Conv1d, ChannelsFirst):
         return _to_convolution(torch, module, options)
     if (
@@ -833,6 +871,20 @@ def _to_convolution(torch: Any, module: nn.Conv1d, options: dict[str, Any]) -> A
     return make(
         module.in_channels, module.out_channels, module.kernel_size, module.stride,
         before if plain else 0, module.dilation, module.groups, module.bias is not None, **options,
+    )  # fmt: skip
+
+
+def _to_batch_norm(torch: Any, module: nn.BatchNorm1d, options: dict[str, Any]) -> Any:
+    class Norm(torch.nn.BatchNorm1d):  # type: ignore[misc]
+        """A normalization of [..., I]."""
+
+        def forward(self, x: Any) -> Any:
+            return super().forward(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+    make = torch.nn.BatchNorm1d if isinstance(module, NormChannelsFirst) else Norm
+    return make(
+        module.num_features, module.epsilon, module.momentum, module.weight is not None,
+        module.running_mean is not None, **options,
     )  # fmt: skip
 
 
