@@ -1,6 +1,7 @@
 """Graphs that others wrote become models that compute what ONNX Runtime computes of the graph."""
 
 import json
+import os
 import re
 import warnings
 
@@ -24,6 +25,7 @@ from anaphora.models import (  # noqa: E402
 )
 
 V, E, H, O = 11, 6, 7, 4
+DAMAGED = 3_000 if os.environ.get("ANAPHORA_ALL_CASES") else 200
 GATES = {"RNN": 1, "GRU": 3, "LSTM": 4}
 
 
@@ -456,6 +458,59 @@ def test_other_shapes_are_explained(build, message, tmp_path):
         load_model(path, "classify" if build is second_step else "tag")
     assert str(raised.value).startswith(f"{path}: ")
     assert "interop.onnx.load runs graphs that are no models of anaphora" in str(raised.value)
+
+
+def rewired(data, r):
+    """A graph with other operators, inputs, attributes or shapes of arrays."""
+    model = onnx.ModelProto.FromString(data)
+    graph = model.graph
+    for _ in range(int(r.integers(1, 3))):
+        node = graph.node[int(r.integers(len(graph.node)))]
+        array = graph.initializer[int(r.integers(len(graph.initializer)))]
+        kind = r.integers(6)
+        if kind == 0:
+            node.op_type = str(r.choice([n.op_type for n in graph.node] + ["OneHot", "Mul", "Div"]))
+        elif kind == 1:
+            names = [array.name, *(n for one in graph.node for n in (*one.input, *one.output)), ""]
+            if node.input:
+                node.input[int(r.integers(len(node.input)))] = str(r.choice(names))
+        elif kind == 2 and node.input:
+            del node.input[int(r.integers(len(node.input)))]
+        elif kind == 3 and node.attribute:
+            del node.attribute[int(r.integers(len(node.attribute)))]
+        elif kind == 4:
+            array.dims[:] = [int(n) for n in r.permutation(list(array.dims))] + [1] * r.integers(2)
+        else:
+            array.data_type = int(r.integers(1, 13))
+    return model.SerializeToString()
+
+
+@pytest.mark.filterwarnings("ignore")
+def test_damaged_graphs_are_told_or_recognized(tmp_path):
+    cases = []
+    for k, options in enumerate(({}, {"layout": 1}, {"clip": 1.0})):
+        b = Build(k)
+        x = b.node("Gather", b.weight(V, E), "ids")
+        y = b.node("Squeeze", b.recurrent("LSTM", x, E, **options)[1], b.array(np.array([k % 2])))
+        b.linear(y, H, O, named=["y"])
+        axes = ["B", "T"] if options.get("layout") else ["T", "B"]
+        b.save(tmp_path / "x.onnx", {"ids": (TensorProto.INT64, axes)}, "y")
+        cases.append((tmp_path / "x.onnx").read_bytes())
+    for k in range(2):
+        b = Build(k)
+        y = b.merged(b.recurrent("GRU", "x", E, D=2, linear_before_reset=1)[0], 2)
+        y = b.node("LayerNormalization", y, b.weight(2 * H), b.weight(2 * H))
+        b.node("Softmax", b.linear(y, 2 * H, O), named=["y"])
+        b.save(tmp_path / "x.onnx", {"x": FEATURES}, "y")
+        cases.append((tmp_path / "x.onnx").read_bytes())
+    r, told, path = np.random.default_rng(1), 0, tmp_path / "damaged.onnx"
+    for number in range(DAMAGED):
+        path.write_bytes(rewired(cases[number % len(cases)], r))
+        try:
+            load_model(path, "classify" if number % 5 < 3 else "tag")
+        except ValueError as error:
+            told += str(path) in str(error)
+    assert 0.5 * DAMAGED < told < 0.99 * DAMAGED
 
 
 # Directories --------------------------------------------------------------------------------------
