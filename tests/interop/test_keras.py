@@ -15,7 +15,7 @@ h5py = pytest.importorskip("h5py", reason="needs h5py (extra keras)")
 pytest.importorskip("torch", reason="Keras needs a backend (extra peers)")
 keras = pytest.importorskip("keras", reason="needs Keras (extra peers)")
 
-from anaphora import interop  # noqa: E402
+from anaphora import interop, nn  # noqa: E402
 from anaphora.artifact import ArtifactError  # noqa: E402
 from anaphora.interop import keras as reader  # noqa: E402
 from anaphora.interop.layers import OF_TENSORS  # noqa: E402
@@ -36,7 +36,8 @@ def model_of(*layers, ids=False, shape=None, batch=None):
     model = keras.Sequential([keras.Input(batch_shape=(batch, *shape)), *layers])
     rng = np.random.default_rng(5)
     for variable in model.weights:
-        variable.assign(rng.normal(0, 0.6, variable.shape))
+        numbers = rng.normal(0, 0.6, variable.shape)
+        variable.assign(abs(numbers) if "variance" in variable.name else numbers)
     return model
 
 
@@ -201,6 +202,9 @@ def test_layers_of_steps(tmp_path):
         L.LayerNormalization(epsilon=0.01),
         L.LayerNormalization(center=False),
         L.LayerNormalization(scale=False),
+        L.BatchNormalization(epsilon=0.01, momentum=0.9),
+        L.BatchNormalization(center=False),
+        L.BatchNormalization(scale=False),
         L.ReLU(negative_slope=0.3),
         L.LeakyReLU(negative_slope=0.2),
         L.ReLU(max_value=1.5),
@@ -212,7 +216,9 @@ def test_layers_of_steps(tmp_path):
         L.Softmax(),
     ]
     model = model_of(*layers)
-    compare(model, features(), tmp_path)
+    ours = compare(model, features(), tmp_path)
+    norm = next(m for m in ours.modules() if isinstance(m, nn.BatchNorm1d))
+    assert abs(norm.momentum - 0.1) < 1e-9
     same = model_of(L.Conv1D(6, 4, padding="same"), L.Dense(2))
     compare(same, features(), tmp_path)
 
@@ -440,7 +446,7 @@ def test_recurrent_dropout_is_omitted_with_a_warning(tmp_path):
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
-        ([L.Dense(2), L.BatchNormalization()], r"\(BatchNormalization\): a layer of th"),
+        ([L.Dense(2), L.UnitNormalization()], r"\(UnitNormalization\): a layer of th"),
         ([L.LSTM(H, activation="glu")], "its activation glu is not one of linear, tanh, sigmoid"),
         ([L.LSTM(H, activation="gelu")], "activation 'gelu' is none that the equations of a cell"),
         ([L.LSTM(H, activation="softmax")], "activation 'softmax' is none that the equations"),

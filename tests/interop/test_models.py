@@ -11,14 +11,13 @@ import anaphora
 from anaphora import interop, nn, random
 from anaphora.artifact import ArtifactError
 from anaphora.cells import Cell
+from anaphora.interop.cells import lstm_cell, rnn_cell
 from anaphora.interop.layers import (
-    Function,
     MaskedRecurrent,
     MaskingEmbedding,
     Pooling,
     ResetBefore,
-    lstm_cell,
-    rnn_cell,
+    function,
 )
 from anaphora.interop.models import from_layers, from_state, read_safetensors
 from anaphora.models import LanguageModel, SequenceClassifier, SequenceRegressor, SequenceTagger
@@ -78,7 +77,7 @@ def test_classifiers(pooling):
         recurrent(2 * H, H, bidirectional=True, sequences=pooling != "last"),
         *([] if pooling == "last" else [Pooling(pooling)]),
         nn.Linear(2 * H, 3, bias=False),
-        Function("softmax"),
+        function("softmax"),
     )
     model = from_layers(layers)
     assert type(model) is SequenceClassifier
@@ -102,9 +101,9 @@ def test_regressors_of_features_and_any_cell():
 
 def test_labels_and_tags_and_language_models():
     layers = named(nn.Embedding(V, I), recurrent(I, H, sequences=False), nn.Linear(H, 1))
-    model = from_layers({**layers, "last": Function("sigmoid")})
+    model = from_layers({**layers, "last": function("sigmoid")})
     assert model.multi_label
-    layers = named(nn.Embedding(V, I), recurrent(I, H), nn.Linear(H, 2), Function("softmax"))
+    layers = named(nn.Embedding(V, I), recurrent(I, H), nn.Linear(H, 2), function("softmax"))
     tagger = from_layers(layers)
     assert type(tagger) is SequenceTagger
     x, _ = ids()
@@ -126,7 +125,7 @@ def test_labels_and_tags_and_language_models():
         ([nn.GRU(I, H), nn.GRU(H, 2), nn.Linear(2, 2)], "its recurrent layers differ"),
         ([nn.LSTM(I, H, proj_size=2), nn.Linear(2, 2)], "layer 'l0' has a projection"),
         ([nn.Recurrent(ResetBefore(), I, H), nn.Linear(H, 2)], "is a gru_reset_before_tanh_sigmoi"),
-        ([nn.GRU(I, H), nn.Linear(H, 2), Function("tanh")], "its last activation is tanh"),
+        ([nn.GRU(I, H), nn.Linear(H, 2), function("tanh")], "its last activation is tanh"),
         ([nn.GRU(I, H), nn.Linear(H, 2)], "it does not say what its 2 outputs are; give the task"),
         (
             [MaskedRecurrent(nn.GRU(I, H), go_backwards=True), nn.Linear(H, 2)],
@@ -293,9 +292,9 @@ def test_functions_of_cells_and_tensors_are_the_same_ones():
              layer.state_dict().items()}
         )  # fmt: skip
         y, _ = layer(x[None, :, None])
-        np.testing.assert_allclose(y.data[0, :, 0], Function(name, *options)(Tensor(x)).data)
+        np.testing.assert_allclose(y.data[0, :, 0], function(name, *options)(Tensor(x)).data)
     with pytest.raises(ValueError, match="activation 'cube' is not one of linear, tanh"):
-        Function("cube")
+        function("cube")
 
 
 @pytest.mark.parametrize("bidirectional", [True, False])

@@ -18,13 +18,14 @@ from anaphora.cli.app import app
 from anaphora.data import CharacterTokenizer, ForecastBatch
 from anaphora.equations import abs as absolute
 from anaphora.equations import exp, log, maximum, minimum, relu, sigmoid, softplus, tanh
+from anaphora.interop.layers import ResetBefore
 from anaphora.interop.signatures import signatures
 from anaphora.tensor import no_grad
 
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from anaphora.interop.onnx import ExportError, describe, layers, save, symbols  # noqa: E402
+from anaphora.interop.onnx import ExportError, describe, layers, load, save, symbols  # noqa: E402
 
 T, B, I, H, L = 7, 4, 3, 5, 2
 LENGTHS = np.array([5, 0, 7, 1])
@@ -34,7 +35,7 @@ class File:
     """An ONNX file in ONNX Runtime."""
 
     def __init__(self, path):
-        self.proto = onnx.load(path)
+        self.path, self.proto = path, onnx.load(path)
         self.session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
         self.names = [value.name for value in self.session.get_outputs()]
         self.inputs = [value.name for value in self.session.get_inputs()]
@@ -611,6 +612,179 @@ def test_a_convolution_before_a_recurrent_layer(tmp_path):
         assert_close(found[name], expected.data)
 
 
+def test_windows_of_maxima_and_means_within_lengths(tmp_path):
+    for layer in (nn.MaxPool1d(3, 2), nn.AvgPool1d(4, 3, 2), nn.MaxPool1d(2, batch_first=True),
+                  nn.AvgPool1d(2, 1, 1, batch_first=True)):  # fmt: skip
+        shape = (B, 11, 4) if layer.batch_first else (11, B, 4)
+        x, lengths = random(*shape), np.array([11, 0, 3, 6])
+        example = {"x": x[:3], "lengths": lengths[:3]} if layer.batch_first else {
+            "x": x[:9, :3], "lengths": np.array([9, 1, 2])}  # fmt: skip
+        file = exported(layer, tmp_path, example=example)
+        assert {"MaxPool", "AveragePool"} & file.operators()
+        expected = call(layer, x, lengths).data
+        assert_close(file(x=x, lengths=lengths)["output"], expected)
+        (again,) = load(file.path)(x, lengths)
+        assert_close(again.data, expected)
+
+
+def statistics_of(norm):
+    with norm.running_mean.writing() as mean, norm.running_var.writing() as variance:
+        mean[...] = random(norm.num_features, seed=8)
+        variance[...] = np.abs(random(norm.num_features, seed=9)) + np.float32(0.1)
+    return norm
+
+
+NORMS = {
+    "batch": lambda: statistics_of(nn.BatchNorm1d(6)),
+    "batch, no parameters": lambda: statistics_of(nn.BatchNorm1d(6, affine=False)),
+    "batch first": lambda: statistics_of(nn.BatchNorm1d(6, batch_first=True)),
+    "groups": lambda: nn.GroupNorm(2, 6),
+    "groups, batch first": lambda: nn.GroupNorm(3, 6, 0.1, affine=False, batch_first=True),
+    "RMS": lambda: nn.RMSNorm(6),
+    "RMS, no weight": lambda: nn.RMSNorm(6, 0.1, elementwise_affine=False),
+    "highway": lambda: nn.Highway(6, num_layers=2),
+}
+
+
+@pytest.mark.parametrize("name", NORMS)
+def test_normalizations(name, tmp_path):
+    layer = randomized(NORMS[name]())
+    first = getattr(layer, "batch_first", False)
+    x, lengths = random(*(B, 11) if first else (11, B), 6), np.array([11, 0, 3, 6])
+    file = exported(layer, tmp_path)
+    given = (x, lengths) if "lengths" in file.inputs else (x,)
+    assert ("lengths" in file.inputs) == ("batch" in name or "groups" in name)
+    expected = call(layer, *given).data
+    assert_close(file(**dict(zip(file.inputs, given, strict=True)))["output"], expected)
+    (again,) = load(file.path)(*given)
+    assert_close(again.data, expected)
+    without = exported(layer, tmp_path, example=[x[:3, :2]])
+    assert_close(without(x=x)["output"], call(layer, x).data)
+
+
+def test_rows_without_steps_are_normalized(tmp_path):
+    for layer in (nn.GroupNorm(2, 6), nn.GroupNorm(2, 6, batch_first=True)):
+        x = random(B, 6)
+        file = exported(randomized(layer), tmp_path, example=[x[:3]])
+        assert_close(file(x=x)["output"], call(layer, x).data)
+
+
+@pytest.mark.parametrize("options", [{}, {"kdim": 5, "vdim": 4}, {"batch_first": True}])
+def test_multihead_attention(options, tmp_path):
+    layer = randomized(nn.MultiheadAttention(6, 2, **options))
+    first = layer.batch_first
+    sizes = {"query": (T, 6), "key": (9, layer.kdim), "value": (9, layer.vdim)}
+    inputs = {
+        name: random(*((B, steps) if first else (steps, B)), size, seed=steps + size)
+        for name, (steps, size) in sizes.items()
+    }
+    lengths = np.array([9, 0, 4, 1])
+    file = exported(layer, tmp_path)
+    found = file(**inputs, lengths=lengths)
+    for one, expected in zip(found.values(), call(layer, **inputs, lengths=lengths), strict=True):
+        assert_close(one, expected.data)
+    for one, expected in zip(
+        load(file.path)(**inputs, lengths=lengths), found.values(), strict=True
+    ):
+        assert_close(one.data, expected)
+
+
+def test_a_module_of_attention_activations_and_convolutions(tmp_path):
+    class Net(nn.Module):
+        def __init__(self):
+            self.layers = nn.Sequential(
+                nn.Conv1d(I, 6, 3, padding="same"), nn.GELU(), nn.BatchNorm1d(6), nn.SiLU(),
+                nn.MaxPool1d(2), nn.LeakyReLU(0.2), nn.ELU(), nn.Softplus(), nn.GELU("tanh"),
+                nn.Tanh(), nn.Sigmoid(), nn.ReLU(), nn.Identity(), nn.RMSNorm(6),
+            )  # fmt: skip
+            self.attention = nn.MultiheadAttention(6, 3)
+            self.end = nn.Sequential(nn.Softmax(), nn.LogSoftmax(0), nn.Flatten(1))
+
+        def forward(self, x):
+            y = self.layers(x)
+            return self.end(self.attention(y, y, y, need_weights=False)[0])
+
+    net = randomized(Net())
+    statistics_of(net.layers[2])
+    file = exported(net, tmp_path, example=[np.zeros((8, 2, I), np.float32)])
+    x = random(13, B, I)
+    assert_close(file(x=x)["output"], call(net, x).data)
+
+
+@pytest.mark.parametrize("kind", ["mogrifier_lstm", "nested_lstm", "layer_norm_lstm"])
+@pytest.mark.parametrize("directions", [1, 2])
+def test_steps_that_are_no_program(kind, directions, tmp_path):
+    """With states and lengths, of a layer and in a model."""
+    options = {"num_layers": L, "bidirectional": directions == 2}
+    layer = randomized(nn.Recurrent(kind, I, H, **options))
+    file = exported(layer, tmp_path)
+    assert file.operators() >= {"Scan"}
+    x, states = random(T, B, I), states_of(layer)
+    found = file(x=x, lengths=LENGTHS, **states)
+    y, after = call(layer, x, tuple(states.values()), lengths=LENGTHS)
+    for one, expected in zip(found.values(), (y.data, *plain(after)), strict=True):
+        assert_close(one, expected)
+    again = load(file.path)(x, LENGTHS, *states.values())
+    for one, expected in zip(again, found.values(), strict=True):
+        assert_close(one.data, expected)
+    model = randomized(models.LanguageModel(vocabulary_size=9, hidden_size=H, cell=kind))
+    assert exported(model, tmp_path).inputs[:2] == ["ids", "lengths"]
+
+
+@pytest.mark.parametrize("directions", [1, 2])
+def test_a_reset_before_the_product_is_a_node(directions, tmp_path):
+    layer = nn.Recurrent(ResetBefore(), I, H, L, bidirectional=directions == 2)
+    file = exported(randomized(layer), tmp_path)
+    assert file.operators() >= {"GRU"}
+    x, states = random(T, B, I), states_of(layer)
+    found = file(x=x, lengths=LENGTHS, **states)
+    y, after = call(layer, x, tuple(states.values()), lengths=LENGTHS)
+    for one, expected in zip(found.values(), (y.data, *plain(after)), strict=True):
+        assert_close(one, expected)
+    odd = nn.Recurrent(ResetBefore(("relu", ())), I, H)
+    with pytest.raises(ExportError, match="'gru_reset_before_relu_sigmoid' cannot be"):
+        save(odd, tmp_path / "odd.onnx")
+
+
+def test_a_kind_with_a_matrix_as_its_state(tmp_path):
+    class Fast(nn.StepKind):
+        name = "fast_weights"
+
+        def state_shapes(self, layer):
+            return {"h": (layer.hidden_size,), "A": (layer.hidden_size, layer.hidden_size)}
+
+        def parameter_shapes(self, layer, input_size):
+            return {"weight_ih": (layer.hidden_size, input_size)}
+
+        def step(self, layer, x, states, parameters):
+            h, A = states
+            A = 0.9 * A + ops.expand_dims(h, 2) * ops.expand_dims(h, 1)
+            h = ops.tanh(ops.linear(x, parameters["weight_ih"]) + ops.einsum("bij,bj->bi", A, h))
+            return h, A
+
+    layer = randomized(nn.Recurrent(Fast(), I, H))
+    file = exported(layer, tmp_path)
+    x, states = random(T, B, I), states_of(layer)
+    found = file(x=x, lengths=LENGTHS, **states)
+    y, after = call(layer, x, tuple(states.values()), lengths=LENGTHS)
+    for one, expected in zip(found.values(), (y.data, *plain(after)), strict=True):
+        assert_close(one, expected)
+
+
+@pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell", "mgu"])
+def test_single_steps(name, tmp_path):
+    make = getattr(nn, name, None)
+    layer = randomized(nn.RecurrentCell(name, I, H) if make is None else make(I, H))
+    file = exported(layer, tmp_path)
+    names = layer.kind.cell.states
+    assert (file.inputs, file.names) == (["x", *names], [f"next_{n}" for n in names])
+    x, states = random(B, I), {n: random(B, H, seed=k) for k, n in enumerate(names)}
+    given = tuple(states.values())
+    after = call(layer, x, given if len(given) > 1 else given[0])
+    for one, expected in zip(file(x=x, **states).values(), plain(after), strict=True):
+        assert_close(one, expected)
+
+
 PLACES = np.array([[2, 0], [1, 1]])
 FUNCTIONS = {
     "add": lambda m, x: 1 + x + m.vector,
@@ -668,26 +842,93 @@ FUNCTIONS = {
         x[0], x[-1, 1], x[..., 1], x[1:], x[:-1, :, :2], x[::2, 1], x[:, None, 0], x[..., ::-1],
         x[:, :, PLACES], x[None, ..., 0, None], x[:, :, [0, 2]], x[:, :, np.int64(1)], x[::-1],
     ),
+    "sin": lambda m, x: ops.sin(3 * x),
+    "cos": lambda m, x: np.cos(3 * x),
+    "floor": lambda m, x: ops.floor(3 * x),
+    "ceil": lambda m, x: ops.ceil(3 * x),
+    "round": lambda m, x: (ops.round(3 * x), ops.round(x, 1)),
+    "floor_divide": lambda m, x: (x // m.vector, ops.argmax(x, 2) // -2),
+    "remainder": lambda m, x: (x % m.vector, (ops.argmax(x, 2) - 1) % 3, 1 % (2 + x * x)),
+    "gelu": lambda m, x: (ops.gelu(2 * x), ops.gelu(2 * x, "tanh")),
+    "silu": lambda m, x: ops.silu(2 * x),
+    "elu": lambda m, x: (ops.elu(x), ops.elu(x, 0.7)),
+    "leaky_relu": lambda m, x: (ops.leaky_relu(x), ops.leaky_relu(x, negative_slope=0.3)),
+    "cumsum": lambda m, x: (ops.cumsum(x, axis=0), x.cumsum(axis=-1), ops.cumsum(x)),
+    "min": lambda m, x: (x.min(), x.min(axis=-1), x.min(axis=(0, 2), keepdims=True)),
+    "prod": lambda m, x: (x.prod(axis=-1), x.prod(axis=2, keepdims=True), x.prod(axis=(2, 1))),
+    "logsumexp": lambda m, x: (ops.logsumexp(90 * x, axis=-1), ops.logsumexp(x)),
+    "flip": lambda m, x: (ops.flip(x, 0), ops.flip(x), ops.flip(x, (0, -1)) + x),
+    "roll": lambda m, x: (
+        ops.roll(x, 1, 0) + x, ops.roll(x, -9, -1), ops.roll(x, (1, 2), (1, 0)), ops.roll(x, 4),
+    ),
+    "pad": lambda m, x: (
+        ops.pad(x, {0: (2, 1)}, constant_values=3), ops.pad(x, {-1: 1}), ops.pad(x, 1),
+        ops.pad(x, {0: 1}, "edge"), ops.pad(x, {2: (1, 2)}, "reflect"), ops.pad(x, {2: 2}, "wrap"),
+    ),
 }  # fmt: skip
+COMPOSED = {
+    "argmax": lambda m, x: (ops.argmax(x, 2), x.argmax(0, keepdims=True), np.argmax(x)),
+    "argmin": lambda m, x: (ops.argmin(x, 2), x.argmin(-1)),
+    "argsort": lambda m, x: (x.argsort(0), x.argsort(0, descending=True), ops.argsort(x, None)),
+    "sort": lambda m, x: (ops.sort(x), ops.sort(x, 0, descending=True), np.sort(x, axis=1)),
+    "topk": lambda m, x: (*ops.topk(x, 2), *ops.topk(ops.round(x), 1, 0, largest=False)),
+    "take_along_axis": lambda m, x: (
+        ops.take_along_axis(x, ops.argsort(x), -1), ops.take_along_axis(x, [[[2, 0]]], 2),
+        ops.take_along_axis(m.weight, [[0, 1, 1], [2, 3, 0]], 0) * x[0, 0],
+        ops.take_along_axis(x, ops.argmax(x, 0, keepdims=True), 0),
+    ),
+    "clip": lambda m, x: (x.clip(-0.1, 0.5), ops.clip(x, max=0), np.clip(x, m.vector, None)),
+    "masked_fill": lambda m, x: (x.masked_fill(x > 0, 3), x.masked_fill([True, False, True], 0)),
+    "squeeze": lambda m, x: (x[:, :, None].squeeze(2), ops.squeeze(x[None, ..., None])),
+    "expand_dims": lambda m, x: (ops.expand_dims(x, 0), ops.expand_dims(x, (1, -1))),
+    "any": lambda m, x: (ops.any(x > 1, axis=2), ops.where((x > 1).any(), x, 0)),
+    "all": lambda m, x: (ops.all(x > -1, axis=(0, 2)), ops.all(x, axis=-1, keepdims=True)),
+    "var": lambda m, x: (x.var(), x.var(0), x.var((0, 2), keepdims=True, ddof=1), x.var(2, ddof=1)),
+    "repeat": lambda m, x: (x.repeat(2, axis=0), ops.repeat(x, 3), ops.repeat(x, [1, 0, 2], 2)),
+    "one_hot": lambda m, x: ops.one_hot(ops.argmax(x, 2), 4) + 1,
+    "einsum": lambda m, x: (
+        ops.einsum("tbi,oi->bto", x, m.weight), ops.einsum("...i,i", x, m.vector),
+        ops.einsum("bij,bkj", x, x), ops.einsum("ii->i", ops.einsum("ti,tj->ij", x[:, 0], x[:, 1])),
+    ),
+    "pad": FUNCTIONS["pad"],
+}  # fmt: skip
+OTHERS = {
+    "std": lambda m, x: (x.std(), x.std(0), x.std(-1, ddof=1), (x * 0).std(0)),
+    "norm": lambda m, x: (x.norm(axis=-1), ops.norm(x, 1), ops.norm(x, 3, 0), x.norm(np.inf)),
+    "flatten": lambda m, x: (ops.flatten(x), ops.flatten(x, 1), x.flatten(0, 1)),
+    "swapaxes": lambda m, x: (x.swapaxes(0, 1), np.swapaxes(x, 0, -1)),
+    "moveaxis": lambda m, x: ops.moveaxis(x, (0, 1), (-1, 0)),
+    "tile": lambda m, x: (ops.tile(x, 2), ops.tile(x, (2, 1, 3)), ops.tile(x, (2, 1, 1, 1))),
+    "logical": lambda m, x: [
+        ops.where(c, x, 0)
+        for c in ((x > 0) & (x < 1), (x > 1) | ~(x > 0), (x > 0) ^ [True, False, True])
+    ],
+}
+"""Operations that are made of others, whose parts are written."""
 
 
-@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("name", FUNCTIONS | COMPOSED | OTHERS)
 def test_an_operation(name, tmp_path):
-    module = Of(FUNCTIONS[name])
+    module = Of((FUNCTIONS | COMPOSED | OTHERS)[name])
     x = random(T, B, I)
     file = exported(module, tmp_path, example=[np.zeros((8, 2, I), np.float32)])
-    expected = call(module, x)
+    expected = call(module, anaphora.Tensor(x))
 
     def flat(value):
-        return [t for v in value for t in flat(v)] if isinstance(value, tuple) else [value]
+        several = isinstance(value, (tuple, list))
+        return [t for v in value for t in flat(v)] if several else [np.asarray(value)]
 
-    for found, one in zip(file(x=x).values(), flat(expected), strict=True):
-        assert_close(found, one.data)
+    again = load(file.path)
+    for found, ours, one in zip(file(x=x).values(), again(x), flat(expected), strict=True):
+        assert_close(found, one)
+        assert found.dtype == one.dtype
+        assert_close(np.asarray(ours), one)
 
 
 def test_every_operation_is_tested():
     inside_models = {"embedding", "additive_scores", "crf_decode", "output_lengths"}
     assert set(symbols.OPERATIONS) == (set(FUNCTIONS) - {"comparisons", "batches"}) | inside_models
+    assert set(symbols.COMPOSED) == set(COMPOSED)
 
 
 # Refusals
@@ -777,7 +1018,7 @@ def test_a_difference_is_an_error_and_leaves_no_file(tmp_path, monkeypatch):
 
 def test_a_small_difference_is_an_error_too(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        symbols, "OPERATIONS", symbols.OPERATIONS | {"tanh": symbols._of_floats("Erf")}
+        symbols, "OPERATIONS", symbols.OPERATIONS | {"tanh": symbols.of_floats("Erf")}
     )
     with pytest.raises(ExportError, match="differs"):
         save(Of(lambda m, x: ops.tanh(x)), tmp_path / "m.onnx", example=[random(2, 3, I)])

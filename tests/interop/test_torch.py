@@ -49,9 +49,10 @@ def assert_same(found, expected, dtype=np.float32):
 def compare(module, *inputs, dtype=np.float32):
     """Values, gradients of all parameters, names, and the way back."""
     ours = interop.from_torch(module)
-    state = {name: p.detach().numpy() for name, p in module.named_parameters()}
     held = ours.state_dict()
-    assert list(held) == list(state)
+    kept = dict(module.named_parameters()) | {n: b for n, b in module.named_buffers() if n in held}
+    state = {name: p.detach().numpy() for name, p in kept.items()}
+    assert list(held) == [name for name in module.state_dict() if name in state]
     for name, array in state.items():
         np.testing.assert_array_equal(held[name], array)
     tensors = [
@@ -130,11 +131,23 @@ def test_cells(kind, options):
     assert_same(ours(normal(B, I)), back(torch.tensor(normal(B, I))))
 
 
+def batch_norm(**options):
+    module = theirs.BatchNorm1d(I, **options)
+    for _ in range(3):
+        module(torch.tensor(2 * normal(B, I) + 1))
+    return module.eval()
+
+
 LAYERS = {
     "linear": (lambda: theirs.Linear(I, H), normal(T, I)),
     "linear, no bias": (lambda: theirs.Linear(I, H, bias=False), normal(B, T, I)),
     "layer norm": (lambda: theirs.LayerNorm(I, eps=0.1), normal(T, I)),
     "layer norm, no bias": (lambda: theirs.LayerNorm(I, bias=False), normal(T, I)),
+    "batch norm": (lambda: batch_norm(eps=0.1, momentum=None), normal(B, I, T)),
+    "batch norm of rows": (lambda: batch_norm(affine=False), normal(B, I)),
+    "batch norm, no statistics": (
+        lambda: batch_norm(track_running_stats=False, momentum=0.3), normal(B, I),
+    ),
     "conv": (lambda: theirs.Conv1d(I, H, 3), normal(B, I, T)),
     "conv, one": (lambda: theirs.Conv1d(I, H, 3, padding="same", dilation=2), normal(I, T)),
     "conv, options": (
@@ -184,7 +197,10 @@ def test_embeddings():
     ("make", "message"),
     [
         (lambda: theirs.Conv2d(1, 1, 3), r"Conv2d has no equivalent; expected RNN, LSTM, GRU"),
-        (lambda: theirs.Sequential(theirs.ReLU(), theirs.BatchNorm1d(3)), r"1 \(BatchNorm1d\) has"),
+        (
+            lambda: theirs.Sequential(theirs.ReLU(), theirs.InstanceNorm1d(3)),
+            r"1 \(InstanceNorm1d\) h",
+        ),
         (lambda: theirs.Embedding(3, 2, max_norm=1.0), "Embedding: max_norm"),
         (lambda: theirs.LayerNorm((3, 4)), r"LayerNorm: normalized_shape=\(3, 4\) cannot be conv"),
         (lambda: theirs.LayerNorm(3, elementwise_affine=False), "elementwise_affine=False is not"),
@@ -412,6 +428,33 @@ def test_convolutions_of_ours_keep_their_layout(options):
     assert list(back.state_dict()) == list(layer.state_dict())
     for shape in ((T, B, I), (T, I)):
         assert_same(layer(normal(*shape)), back(torch.tensor(normal(*shape))))
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_batch_normalizations_of_ours_keep_their_layout(training):
+    layer = nn.BatchNorm1d(I, epsilon=0.1, momentum=0.3)
+    layer.weight.assign(normal(I))
+    layer(2 * normal(T, B, I) + 1)
+    back = interop.to_torch(layer.train(training))
+    assert list(back.state_dict()) == list(layer.state_dict())
+    for shape in ((T, B, I), (T, I)):
+        assert_same(layer(normal(*shape)), back(torch.tensor(normal(*shape))))
+    for name, array in layer.state_dict().items():
+        np.testing.assert_allclose(back.state_dict()[name].numpy(), array, rtol=1e-5)
+
+
+def test_functions_of_ours_are_theirs():
+    x = 3 * normal(T, I)
+    for ours, kind in (
+        (nn.ReLU(), theirs.ReLU), (nn.ELU(0.5), theirs.ELU), (nn.LeakyReLU(0.2), theirs.LeakyReLU),
+        (nn.GELU("tanh"), theirs.GELU), (nn.GELU(), theirs.GELU), (nn.SiLU(), theirs.SiLU),
+        (nn.Softmax(), theirs.Softmax), (nn.Identity(), theirs.Identity), (nn.Tanh(), theirs.Tanh),
+        (nn.Softplus(), theirs.Softplus), (nn.Sigmoid(), theirs.Sigmoid),
+        (nn.LogSoftmax(), theirs.LogSoftmax),
+    ):  # fmt: skip
+        back = interop.to_torch(ours)
+        assert type(back) is kind
+        assert_same(ours(Tensor(x)), back(torch.tensor(x)))
 
 
 def test_sequences_of_ours_pass_outputs_on():

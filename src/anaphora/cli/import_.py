@@ -33,23 +33,40 @@ def import_(
             metavar="JSON", help="Of a Keras file of weights alone: what model.to_json() returned."
         ),
     ] = None,
+    vocabulary: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The token of each id: a line each, or JSON; of a model of ids."
+        ),
+    ] = None,
+    labels: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="The name of each class, tag or target: a line each, or JSON."
+        ),
+    ] = None,
     overwrite: Annotated[
         bool, typer.Option("--overwrite", help="Replace a model that DIR holds.")
     ] = False,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Make a model directory of a model of Keras or PyTorch, or of an ONNX file of ours.
+    """Make a model directory of a model of Keras or PyTorch, or of an ONNX file.
 
     It must have the shape of a model here: an embedding or features, recurrent layers of one kind,
     a linear layer. PyTorch's checkpoints and safetensors hold weights alone, so give --task unless
     they are a language model's; the predictions of --task classify and regress are those of the
-    last step. Other modules can be loaded in Python: anaphora.interop.keras.load and
-    anaphora.interop.torch.from_torch.
+    last step. A graph of ONNX is compared with the model that it becomes; give --task where it does
+    not say what its outputs are. Other modules can be loaded in Python:
+    anaphora.interop.keras.load, anaphora.interop.torch.from_torch and anaphora.interop.onnx.load.
 
-    Files of others have no vocabulary that is known here, so the model takes ids or features, in
-    Python: anaphora.load(DIR). Keras needs an extra: pip install "anaphora[keras]"; PyTorch's
-    checkpoints need PyTorch, and nothing in them is executed. An ONNX file must be one that
-    anaphora export wrote; it has the vocabulary too.
+    Files of others have no vocabulary: give --vocabulary and --labels, so that the model reads
+    texts and names its predictions; without, it takes ids or features, in Python:
+    anaphora.load(DIR). The tokens are characters, or words with <eos> for the end of a line; <unk>
+    stands for all that are not among them. An ONNX file that anaphora export wrote has the
+    vocabulary itself.
+
+    Keras and ONNX need extras: pip install "anaphora[keras]", "anaphora[onnx]"; PyTorch's
+    checkpoints need PyTorch, and nothing in them is executed.
 
     With --json, one line: out, task, parameter_count, warnings.
     """
@@ -57,6 +74,10 @@ def import_(
     with reported_errors(), reported_misuse(), warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         model = interop.read(file, task, config)
+        if vocabulary is not None or labels is not None:
+            read = interop.vocabulary.read_names
+            names = (None if path is None else read(path) for path in (vocabulary, labels))
+            interop.vocabulary.give_codec(model, *names)
         model.save(ModelDirectory.create(directory, overwrite=overwrite), imported=str(file))
         count = sum(parameter.size for parameter in model.parameters())
         said = [str(warning.message) for warning in caught]
@@ -68,7 +89,7 @@ def import_(
         name = f"a {model.kind.replace('_', ' ')} of {count:,} parameters"
         if model.codec is None:
             name += (
-                ", which takes ids or features, as it has no vocabulary; in Python: "
-                f"anaphora.load({str(directory)!r})"
+                ", which takes ids or features, as it has no vocabulary (see --vocabulary and "
+                f"--labels); in Python: anaphora.load({str(directory)!r})"
             )
         output.say(f"wrote {directory}: {name}; see anaphora info {shlex.quote(str(directory))}")

@@ -46,7 +46,7 @@ class Format(NamedTuple):
     function: str
 
 
-PEERS = ("c", "keras", "layers", "models", "onnx", "rtneural", "torch")
+PEERS = ("c", "keras", "layers", "models", "onnx", "rtneural", "torch", "vocabulary")
 """The modules of this package, which `import anaphora.interop` leaves for later."""
 
 FORMATS: dict[str, Format] = {

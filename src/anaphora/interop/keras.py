@@ -22,10 +22,9 @@ import numpy as np
 from anaphora import nn
 from anaphora.artifact import ArtifactError
 from anaphora.artifact.files import parse_json, read_bytes
+from anaphora.interop.cells import Activation, gru_cell, lstm_cell, rnn_cell
 from anaphora.interop.layers import (
     MERGES,
-    Activation,
-    Function,
     Masked,
     MaskedRecurrent,
     Masking,
@@ -34,9 +33,7 @@ from anaphora.interop.layers import (
     Repeat,
     ResetBefore,
     Unmasked,
-    gru_cell,
-    lstm_cell,
-    rnn_cell,
+    function,
 )
 from anaphora.interop.models import from_layers
 from anaphora.models import SavedModel
@@ -104,10 +101,10 @@ def load(path: str | os.PathLike[str], config: str | os.PathLike[str] | None = N
     """Read a model of Keras 3 or Keras 2, in evaluation mode.
 
     Its layers must follow one another: SimpleRNN, LSTM, GRU (also CuDNN's), RNN of one of their
-    cells, Bidirectional, Embedding, Masking, Dense, Conv1D, LayerNormalization, TimeDistributed,
-    RepeatVector, dropouts, activations and global pooling. Activations of a cell become its
-    equations, which the engine runs. What matters in training alone (optimizer, regularizers,
-    recurrent dropout) is omitted; a warning says so where it is a layer's.
+    cells, Bidirectional, Embedding, Masking, Dense, Conv1D, LayerNormalization, BatchNormalization,
+    TimeDistributed, RepeatVector, dropouts, activations and global pooling. Activations of a cell
+    become its equations, which the engine runs. What matters in training alone (optimizer,
+    regularizers, recurrent dropout) is omitted; a warning says so where it is a layer's.
 
     Args:
         path: A ``.keras`` file, an ``.h5`` file of ``model.save``, or one of
@@ -592,7 +589,7 @@ class _Layer:
         activation = self.activation() if self.kind in ("Dense", "Conv1D") else ("linear", ())
         if activation == ("linear", ()):
             return {"": module}
-        return {"": module, "_activation": Function(activation[0], *activation[1])}
+        return {"": module, "_activation": function(activation[0], *activation[1])}
 
     def filled(self, module: nn.Module, **arrays: Array) -> Any:
         """A module made without memory, with its parameters."""
@@ -656,10 +653,7 @@ class _Layer:
         if self.config.get("rms_scaling"):
             raise ValueError("its rms_scaling, which subtracts no mean, cannot be read")
         given = self.arrays(*[1] * (scale + center))
-        axis = self.config.get("axis", -1)
-        axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
-        if axis not in (-1, 1, 2) or isinstance(axis, bool):
-            raise ValueError(f"its axis is {axis!r:.60}; it must be the last, -1")
+        self.check_axis()
         if not given:
             raise ValueError("without scale and center it cannot be read")
         weight = given[0] if scale else np.ones_like(given[0])
@@ -670,6 +664,36 @@ class _Layer:
             )
         module: nn.Module = self.filled(layer, weight=weight, **bias)
         return module
+
+    def batch_norm(self) -> nn.Module:
+        scale, center = self.option("scale", bool, True), self.option("center", bool, True)
+        *given, mean, variance = self.arrays(*[1] * (scale + center + 2))
+        self.check_axis()
+        size = len(mean)
+        with shapes_only():
+            layer = nn.BatchNorm1d(
+                size,
+                self.option("epsilon", float, 1e-3),
+                1 - self.option("momentum", float, 0.99),
+                batch_first=True,
+                dtype=self.dtype,
+            )
+        weight = given[0] if scale else np.ones_like(mean)
+        bias = given[-1] if center else np.zeros_like(mean)
+        module: nn.BatchNorm1d = self.filled(layer, weight=weight, bias=bias)
+        for buffer, values in ((module.running_mean, mean), (module.running_var, variance)):
+            if values.shape != (size,) or not np.isfinite(values).all() or buffer is None:
+                raise ValueError("its statistics differ in size, or are not finite")
+            with buffer.writing() as array:
+                array[...] = values
+        return module
+
+    def check_axis(self) -> None:
+        """Refuse another axis of features than the last."""
+        axis = self.config.get("axis", -1)
+        axis = axis[0] if isinstance(axis, list) and len(axis) == 1 else axis
+        if axis not in (-1, 1, 2) or isinstance(axis, bool):
+            raise ValueError(f"its axis is {axis!r:.60}; it must be the last, -1")
 
     def rate(self, name: str = "rate") -> float:
         found: float = self.option(name, float, 0.0)
@@ -689,17 +713,17 @@ class _Layer:
         if self.config.get("threshold") or (slope and top):
             raise ValueError("with a threshold, or a slope and a maximum, it cannot be read")
         if slope:
-            return Function("leaky_relu", self.option("negative_slope", float))
-        return Function("relu") if top is None else Function("clipped", 0.0, float(top))
+            return function("leaky_relu", self.option("negative_slope", float))
+        return function("relu") if top is None else function("clipped", 0.0, float(top))
 
     def leaky_relu(self) -> nn.Module:
         name = "negative_slope" if "negative_slope" in self.config else "alpha"
-        return Function("leaky_relu", self.option(name, float, 0.3))
+        return function("leaky_relu", self.option(name, float, 0.3))
 
     def softmax(self) -> nn.Module:
         if self.config.get("axis", -1) != -1:
             raise ValueError("its axis must be the last, -1")
-        return Function("softmax")
+        return function("softmax")
 
     # Recurrent layers
 
@@ -850,6 +874,7 @@ _PLAIN: dict[str, Callable[[_Layer], nn.Module]] = {
     "Dense": _Layer.dense,
     "Embedding": _Layer.embedding,
     "LayerNormalization": _Layer.layer_norm,
+    "BatchNormalization": _Layer.batch_norm,
     "Conv1D": _Layer.convolution,
     "Masking": lambda layer: Masking(layer.rate("mask_value")),
     "Dropout": lambda layer: nn.Dropout(layer.rate()),
@@ -857,7 +882,7 @@ _PLAIN: dict[str, Callable[[_Layer], nn.Module]] = {
     "Activation": lambda layer: _function(layer.activation()),
     "ReLU": _Layer.relu,
     "LeakyReLU": _Layer.leaky_relu,
-    "ELU": lambda layer: Function("elu", layer.option("alpha", float, 1.0)),
+    "ELU": lambda layer: function("elu", layer.option("alpha", float, 1.0)),
     "Softmax": _Layer.softmax,
     "GlobalAveragePooling1D": lambda layer: Pooling("mean"),
     "GlobalMaxPooling1D": lambda layer: Pooling("max"),
@@ -873,8 +898,8 @@ def _bias(rest: Sequence[Array]) -> dict[str, Array]:
     return {"bias": rest[0]} if rest else {}
 
 
-def _function(activation: Activation) -> Function:
-    return Function(activation[0], *activation[1])
+def _function(activation: Activation) -> nn.Module:
+    return function(activation[0], *activation[1])
 
 
 class _LockedDropout(nn.Dropout):

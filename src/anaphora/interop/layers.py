@@ -1,19 +1,22 @@
-"""Layers that others have and `anaphora.nn` lacks: activations, odd recurrent cells, masks, pools.
-
-Cells here are equations like all cells, so the engine runs them, forward and backward.
-"""
+"""Layers that others have and `anaphora.nn` lacks: activations, a GRU, masks, pools."""
 
 from __future__ import annotations
 
-import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
 from anaphora import engine, nn, ops
-from anaphora.cells import CELLS, Cell, cell
-from anaphora.equations import abs, exp, maximum, minimum, relu, sigmoid, softplus, tanh
+from anaphora.interop.cells import (
+    ACTIVATIONS,
+    SIGMOID,
+    TANH,
+    Activation,
+    half_gru_cell,
+    named,
+    run_in_halves,
+)
 from anaphora.nn import initialization as initialize
 from anaphora.nn.kinds import CellLayer, LayerKind, Shape, States, without_padding
 from anaphora.nn.states import as_tuple
@@ -21,72 +24,55 @@ from anaphora.tensor import Array, Parameter, Tensor, as_tensor
 
 # Activations --------------------------------------------------------------------------------------
 
-
-def _linear(x: Any) -> Any:
-    return x
-
-
-def _clipped(x: Any, low: float, high: float) -> Any:
-    return minimum(maximum(x, low), high)
-
-
-def _elu(x: Any, alpha: float = 1.0) -> Any:
-    return relu(x) + alpha * (exp(minimum(x, 0.0)) - 1)
-
-
-def _leaky_relu(x: Any, slope: float) -> Any:
-    return relu(x) + slope * minimum(x, 0.0)
-
-
-def _selu(x: Any) -> Any:
-    return 1.0507009873554805 * _elu(x, 1.6732632423543772)
-
-
-def _gelu_tanh(x: Any) -> Any:
-    return 0.5 * x * (1 + tanh(0.7978845608028654 * (x + 0.044715 * x * x * x)))
-
-
-def _softsign(x: Any) -> Any:
-    return x / (1 + abs(x))
-
-
-def _hard_sigmoid(x: Any, slope: float, offset: float = 0.5) -> Any:
-    return _clipped(slope * x + offset, 0.0, 1.0)
-
-
-ACTIVATIONS: dict[str, Callable[..., Any]] = {
-    "linear": _linear,
-    "tanh": tanh,
-    "sigmoid": sigmoid,
-    "relu": relu,
-    "softplus": softplus,
-    "exp": exp,
-    "softsign": _softsign,
-    "elu": _elu,
-    "selu": _selu,
-    "leaky_relu": _leaky_relu,
-    "gelu_tanh": _gelu_tanh,
-    "silu": lambda x: x * sigmoid(x),
-    "mish": lambda x: x * tanh(softplus(x)),
-    "log_sigmoid": lambda x: -softplus(-x),
-    "tanhshrink": lambda x: x - tanh(x),
-    "hard_sigmoid": _hard_sigmoid,
-    "hard_silu": lambda x, slope: x * _hard_sigmoid(x, slope),
-    "clipped": _clipped,
-}
-"""Elementwise functions of numbers, Tensors, and a cell's equations, by name; some have options."""
-
-
-OF_TENSORS: dict[str, Callable[..., Tensor]] = {
-    "softmax": ops.softmax,
-    "log_softmax": ops.log_softmax,
-    "gelu": ops.gelu,
+OF_TENSORS: dict[str, Callable[[], nn.Module]] = {
+    "softmax": nn.Softmax,
+    "log_softmax": nn.LogSoftmax,
+    "gelu": nn.GELU,
 }
 """Functions that the equations of a cell do not have, by name."""
 
+_MODULES: dict[str, Callable[..., nn.Module]] = {
+    **OF_TENSORS,
+    "linear": nn.Identity,
+    "tanh": nn.Tanh,
+    "sigmoid": nn.Sigmoid,
+    "relu": nn.ReLU,
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "elu": nn.ELU,
+    "leaky_relu": nn.LeakyReLU,
+    "gelu_tanh": lambda: nn.GELU("tanh"),
+}
+"""The functions that `anaphora.nn` has as modules, by the names that they have here."""
+
 
 class Function(nn.Module):
-    """An elementwise function as a module, or softmax or its logarithm over the last axis.
+    """An elementwise function that `anaphora.nn` lacks as a module; see `function`.
+
+    Args:
+        name: A name of `ACTIVATIONS`.
+        *options: The numbers that the function takes after x.
+
+    >>> Function("clipped", -1.0, 2.0)([-2.0, 3.0]).data
+    array([-1.,  2.], dtype=float32)
+    """
+
+    def __init__(self, name: str, *options: float) -> None:
+        self.name = name
+        self.options = options
+
+    def forward(self, x: Any) -> Tensor:
+        """Shapes: x [...]; returns the same."""
+        x = as_tensor(x, None if isinstance(x, Tensor) else np.float32, self.name)
+        result: Tensor = ACTIVATIONS[self.name](x, *self.options)
+        return result
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return ", ".join([self.name, *map(str, self.options)])
+
+
+def function(name: str, *options: float) -> nn.Module:
+    """The module of a function: that of `anaphora.nn`, or a `Function` where there is none.
 
     Args:
         name: A name of `ACTIVATIONS` or of `OF_TENSORS`.
@@ -95,130 +81,37 @@ class Function(nn.Module):
     Raises:
         ValueError: the name is unknown.
 
-    >>> Function("leaky_relu", 0.1)([-2.0, 3.0]).data
-    array([-0.2,  3. ], dtype=float32)
+    >>> function("leaky_relu", 0.1), function("mish")
+    (LeakyReLU(negative_slope=0.1), Function(mish))
     """
-
-    def __init__(self, name: str, *options: float) -> None:
-        if name not in ACTIVATIONS and name not in OF_TENSORS:
-            known = ", ".join([*ACTIVATIONS, *OF_TENSORS])
-            raise ValueError(f"activation {name!r:.60} is not one of {known}")
-        self.name = name
-        self.options = options
-
-    def forward(self, x: Any) -> Tensor:
-        """Shapes: x [...]; returns the same."""
-        x = as_tensor(x, None if isinstance(x, Tensor) else np.float32, self.name)
-        function = OF_TENSORS.get(self.name) or ACTIVATIONS[self.name]
-        result: Tensor = function(x, *self.options)
-        return result
-
-    def extra_repr(self) -> str:  # noqa: D102
-        return ", ".join([self.name, *map(str, self.options)])
-
-
-# Cells --------------------------------------------------------------------------------------------
-
-Activation = tuple[str, tuple[float, ...]]
-"""The name of an activation, and its options."""
-
-TANH: Activation = ("tanh", ())
-SIGMOID: Activation = ("sigmoid", ())
-
-
-def _function(activation: Activation) -> Callable[[Any], Any]:
-    name, options = activation
+    if name in _MODULES:
+        return _MODULES[name](*options)
     if name not in ACTIVATIONS:
-        raise ValueError(f"activation {name!r:.60} is none that the equations of a cell have")
-    function = ACTIVATIONS[name]
-    return lambda x: function(x, *options)
+        known = ", ".join([*ACTIVATIONS, *OF_TENSORS])
+        raise ValueError(f"activation {name!r:.60} is not one of {known}")
+    return Function(name, *options)
 
 
-def _named(kind: str, *activations: Activation) -> str:
-    return "_".join([kind, *(name for name, _ in activations)])
+def named_function(module: nn.Module) -> Activation | None:
+    """The name and the options with which `function` makes a module; None for another module.
 
-
-def _made(name: str, gates: str, state: str, equations: Callable[..., Any]) -> Cell:
-    """A cell that can be pickled, since it is restored from its program."""
-    equations.__name__ = name
-    return Cell.from_dict(cell(gates=gates, state=state)(equations).to_dict())
-
-
-@functools.lru_cache(maxsize=64)
-def rnn_cell(activation: Activation = TANH) -> Cell:
-    """The simple recurrent cell with any activation.
-
-    >>> rnn_cell(("softsign", ())).name, rnn_cell() is CELLS["rnn"]
-    ('rnn_softsign', True)
+    >>> named_function(nn.ELU(0.5)), named_function(nn.Linear(2, 3))
+    (('elu', (0.5,)), None)
     """
-    if activation in (TANH, ("relu", ())):
-        return CELLS["rnn" if activation == TANH else "rnn_relu"]
-    function = _function(activation)
-
-    def equations(a, h):  # type: ignore[no-untyped-def]
-        h = function(a)
-        return h
-
-    return _made(_named("rnn", activation), "a", "h", equations)
-
-
-@functools.lru_cache(maxsize=64)
-def lstm_cell(activation: Activation = TANH, of_gates: Activation = SIGMOID) -> Cell:
-    """The LSTM with any activation, and any of its gates.
-
-    >>> print(lstm_cell(TANH, ("hard_sigmoid", (0.2,))).name)
-    lstm_tanh_hard_sigmoid
-    """
-    if (activation, of_gates) == (TANH, SIGMOID):
-        return CELLS["lstm"]
-    act, gate = _function(activation), _function(of_gates)
-
-    def equations(i, f, g, o, h, c):  # type: ignore[no-untyped-def]
-        i, f, g, o = gate(i), gate(f), act(g), gate(o)
-        c = f * c + i * g
-        h = o * act(c)
-        return h, c
-
-    return _made(_named("lstm", activation, of_gates), "i f g o", "h c", equations)
+    if isinstance(module, Function):
+        return module.name, module.options
+    if isinstance(module, (nn.Softmax, nn.LogSoftmax)) and module.axis != -1:
+        return None
+    if isinstance(module, nn.GELU):
+        return "gelu" if module.approximate == "none" else "gelu_tanh", ()
+    if isinstance(module, nn.ELU):
+        return "elu", (module.alpha,)
+    if isinstance(module, nn.LeakyReLU):
+        return "leaky_relu", (module.negative_slope,)
+    return next(((n, ()) for n, kind in _MODULES.items() if kind is type(module)), None)
 
 
-@functools.lru_cache(maxsize=64)
-def gru_cell(activation: Activation = TANH, of_gates: Activation = SIGMOID) -> Cell:
-    """The GRU whose reset gate multiplies after the matrix product, with any activations.
-
-    >>> gru_cell() is CELLS["gru"]
-    True
-    """
-    if (activation, of_gates) == (TANH, SIGMOID):
-        return CELLS["gru"]
-    act, gate = _function(activation), _function(of_gates)
-
-    def equations(r, z, n, h):  # type: ignore[no-untyped-def]
-        r, z = gate(r), gate(z)
-        n = act(n.x + r * n.h)
-        h = (1 - z) * n + z * h
-        return h
-
-    return _made(_named("gru", activation, of_gates), "r z n", "h", equations)
-
-
-@functools.lru_cache(maxsize=64)
-def _half_steps(activation: Activation, of_gates: Activation) -> Cell:
-    """A step of `ResetBefore` as two: ``first`` is 1 in the first, whose new q is ``r * h``, and 0
-    in the second, whose new q is the new h. The weights multiply q.
-    """
-    act, gate = _function(activation), _function(of_gates)
-
-    def equations(r, z, n, first, q, h, k):  # type: ignore[no-untyped-def]
-        second = 1 - first.x
-        r, z, n = gate(r), gate(z), act(n)
-        new = (1 - k) * n + k * h
-        q = first.x * (r * h) + second * new
-        h = first.x * h + second * new
-        k = first.x * z + second * k
-        return q, h, k
-
-    return _made(_named("half_gru", activation, of_gates), "r z n first", "q h k", equations)
+# A kind of layers ---------------------------------------------------------------------------------
 
 
 class ResetBefore(LayerKind):
@@ -243,8 +136,9 @@ class ResetBefore(LayerKind):
     """
 
     def __init__(self, activation: Activation = TANH, of_gates: Activation = SIGMOID) -> None:
-        self.cell = _half_steps(activation, of_gates)
-        self.name = _named("gru_reset_before", activation, of_gates)
+        self.activations = activation, of_gates
+        self.cell = half_gru_cell(activation, of_gates)
+        self.name = named("gru_reset_before", activation, of_gates)
 
     def state_shapes(self, layer: nn.Recurrent) -> dict[str, Shape]:  # noqa: D102
         return {"h": (layer.hidden_size,)}
@@ -275,32 +169,17 @@ class ResetBefore(LayerKind):
         reverse: bool,
         recorded: dict[str, Array] | None,
     ) -> tuple[Tensor, States]:
-        (h,), (T, B, _), H = states, x.shape, layer.hidden_size
-        one, zero = (Tensor(np.full((1, 1, H), value, layer.dtype)) for value in (1, 0))
+        (h,) = states
         halves = ops.linear(
             without_padding(x, lengths), parameters["weight_ih"], parameters.get("bias_ih")
         )
-        flags = [ops.broadcast_to(flag, (T, B, H)) for flag in (one, zero)]
-        steps = [ops.concatenate([halves, flag], axis=-1) for flag in flags]
-        if reverse:  # then the engine starts from the end
-            steps = steps[::-1]
-        first, second = (slice(1, None, 2), slice(0, None, 2))[:: 1 if reverse else -1]
-        named: dict[str, Array] | None = None if recorded is None else {}
-        y, final = ops.recurrence(
-            self.cell,
-            ops.stack(steps, axis=1).reshape(-1, B, 4 * H),
-            (h, h, ops.broadcast_to(zero[0], (B, H))),
-            engine.LayerWeights(
-                weight_hh=parameters["weight_hh"], bias_hh=parameters.get("bias_hh")
-            ),
-            None if lengths is None else 2 * lengths,
-            reverse,
-            named,
+        weights = engine.LayerWeights(
+            weight_hh=parameters["weight_hh"], bias_hh=parameters.get("bias_hh")
         )
-        if recorded is not None and named is not None:
-            recorded.update({gate: named[gate][first] for gate in ("r", "z")})
-            recorded.update({name: named[name][second] for name in ("n", "h")})
-        return y[second], (final[1],)
+        y, final = run_in_halves(
+            ops.recurrence, self.cell, halves, h, weights, lengths, reverse, recorded
+        )
+        return y, (final,)
 
 
 # Masks --------------------------------------------------------------------------------------------

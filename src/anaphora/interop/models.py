@@ -18,7 +18,7 @@ from anaphora import nn
 from anaphora.artifact import ArtifactError
 from anaphora.artifact.files import read_bytes
 from anaphora.cells import CELLS, Cell
-from anaphora.interop.layers import Function, MaskedRecurrent, MaskingEmbedding, Pooling
+from anaphora.interop.layers import MaskedRecurrent, MaskingEmbedding, Pooling, named_function
 from anaphora.models import (
     LanguageModel,
     SavedModel,
@@ -160,7 +160,7 @@ def from_layers(layers: Mapping[str, nn.Module], task: str | None = None) -> Sav
         ValueError: the layers do not have the shape of a model; the message names the first that
             does not fit.
 
-    >>> layers = [nn.Embedding(9, 3), nn.GRU(3, 4), nn.Linear(4, 9), Function("softmax")]
+    >>> layers = [nn.Embedding(9, 3), nn.GRU(3, 4), nn.Linear(4, 9), nn.Softmax()]
     >>> type(from_layers(dict(enumerate(layers)))).__name__
     'LanguageModel'
     """
@@ -180,10 +180,8 @@ def from_layers(layers: Mapping[str, nn.Module], task: str | None = None) -> Sav
             pooling = layer.kind
         elif type(layer) is nn.Linear and recurrents and output is None:
             output = layer
-        elif isinstance(layer, Function) and output is not None and activation == "linear":
-            activation = {"softmax": "softmax", "log_softmax": "softmax"}.get(
-                layer.name, layer.name
-            )
+        elif (found := named_function(layer)) and output is not None and activation == "linear":
+            activation = found[0].removeprefix("log_") if "softmax" in found[0] else found[0]
         else:
             raise ValueError(
                 f"layer {name!r} ({type(layer).__name__}) is not where a model has one: embedding, "

@@ -21,6 +21,7 @@ from anaphora.models import (
 from anaphora.models.reader import Reader, last_outputs
 from anaphora.models.sequences import SequenceToVector
 from anaphora.nn.states import as_tuple, from_tuple
+from anaphora.ops.recurrence import within
 from anaphora.tensor import Tensor
 from anaphora.tensor.hooks import thread
 
@@ -169,18 +170,6 @@ def _sequences(model: Reader) -> Value:
 
 
 _LENGTHS = Value("lengths", ("B",), "lengths")
-
-
-def within(lengths: Any, steps: Any) -> Any:
-    """Whether each of a number of steps is within the lengths [...]: booleans [steps, ...].
-
-    >>> within([2, 0], 3).tolist()
-    [[True, False], [True, False], [False, False]]
-    """
-    if isinstance(lengths, Tensor):  # a symbol
-        return lengths.active(steps)  # type: ignore[attr-defined]
-    lengths = np.asarray(lengths)
-    return np.arange(steps).reshape(-1, *[1] * lengths.ndim) < lengths
 
 
 # Models
@@ -426,8 +415,27 @@ def _inputs(module: nn.Module) -> list[Value] | None:
     if isinstance(module, nn.Conv1d) and forward is nn.Conv1d.forward:
         axes = ("B", "T") if module.batch_first else ("T", "B")
         return [Value("x", (*axes, module.in_channels)), _LENGTHS]
-    if isinstance(module, nn.LayerNorm) and forward is nn.LayerNorm.forward:
+    if isinstance(module, (nn.BatchNorm1d, nn.GroupNorm)) and forward in (
+        nn.BatchNorm1d.forward, nn.GroupNorm.forward,
+    ):  # fmt: skip
+        axes, batch = ("B", "T") if module.batch_first else ("T", "B"), nn.BatchNorm1d
+        size = module.num_features if isinstance(module, batch) else module.num_channels
+        return [Value("x", (*axes, size)), _LENGTHS]
+    if isinstance(module, (nn.LayerNorm, nn.RMSNorm)) and forward in (
+        nn.LayerNorm.forward, nn.RMSNorm.forward,
+    ):  # fmt: skip
         return [Value("x", ("T", "B", module.normalized_shape))]
+    if isinstance(module, nn.Highway) and forward is nn.Highway.forward:
+        return [Value("x", ("T", "B", module.gates[0].in_features))]
+    if isinstance(module, nn.MultiheadAttention) and forward is nn.MultiheadAttention.forward:
+        first = module.batch_first
+        queries, keys = (("B", "T"), ("B", "S")) if first else (("T", "B"), ("S", "B"))
+        return [
+            Value("query", (*queries, module.embed_dim)),
+            Value("key", (*keys, module.kdim)),
+            Value("value", (*keys, module.vdim)),
+            Value("lengths", ("B",), "lengths", up_to="S"),
+        ]
     if isinstance(module, nn.Embedding) and forward is nn.Embedding.forward:
         return [Value("ids", ("T", "B"), "ids", below=module.num_embeddings)]
     if isinstance(module, nn.Attention) and forward is nn.Attention.forward:
@@ -530,14 +538,15 @@ def _shortest(module: nn.Module) -> int:
     """Steps that are enough for all convolutions, one after the other."""
     steps = 1
     for layer in module.modules():
-        if isinstance(layer, nn.Conv1d):
-            steps = steps * layer.stride + layer.dilation * (layer.kernel_size - 1)
+        if isinstance(layer, (nn.Conv1d, nn.MaxPool1d, nn.AvgPool1d)):
+            reach = getattr(layer, "dilation", 1) * (layer.kernel_size - 1)
+            steps = steps * layer.stride + reach
     return steps
 
 
 def _flat(value: Any) -> Iterator[Any]:
-    """The Tensors in nested tuples, lists and dictionaries."""
-    if isinstance(value, Tensor):
+    """The Tensors, and arrays, in nested tuples, lists and dictionaries."""
+    if isinstance(value, (Tensor, np.ndarray)):
         yield value
     elif isinstance(value, Mapping):
         for one in value.values():
@@ -547,6 +556,20 @@ def _flat(value: Any) -> Iterator[Any]:
             yield from _flat(one)
 
 
+def _cell(module: nn.RecurrentCell) -> list[Signature]:
+    """One step."""
+    states = [
+        Value(f"state_{name}" if name == "x" else name, ("B", module.hidden_size), "state")
+        for name in module.kind.cell.states
+    ]
+
+    def call(values: Values) -> Values:
+        return _after(states, module(values["x"], _given(states, values)))
+
+    x = Value("x", ("B", module.input_size))
+    return [Signature("", [x, *states], _next(states), call)]
+
+
 _SIGNATURES: dict[Any, Callable[[Any], list[Signature]]] = {
     LanguageModel.forward: _language_model,
     SequenceTagger.forward: _tagger,
@@ -554,5 +577,7 @@ _SIGNATURES: dict[Any, Callable[[Any], list[Signature]]] = {
     Forecaster.forward: _forecaster,
     ConditionalLanguageModel.forward: _conditional,
     nn.Recurrent.forward: _recurrent,
+    nn.RecurrentCell.forward: _cell,
+    nn.LSTMCell.forward: _cell,
 }
 """What describes a module, by the forward that it has."""

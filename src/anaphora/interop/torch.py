@@ -17,7 +17,8 @@ import numpy as np
 from anaphora import nn, ops
 from anaphora.artifact import ArtifactError
 from anaphora.cells import CELLS
-from anaphora.interop.layers import ACTIVATIONS, Function
+from anaphora.interop.cells import ACTIVATIONS, Activation
+from anaphora.interop.layers import function, named_function
 from anaphora.interop.models import of_state
 from anaphora.models import SavedModel
 from anaphora.nn.initialization import shapes_only
@@ -53,6 +54,21 @@ class ChannelsFirst(nn.Conv1d):
             raise ValueError(f"Conv1d: an input of shape {x.shape}; expected [B, I, T] or [I, T]")
         y = super().forward(x.transpose(2, 0, 1) if x.ndim == 3 else x.transpose(1, 0), lengths)
         return y.transpose(1, 2, 0) if y.ndim == 3 else y.transpose(1, 0)
+
+
+class NormChannelsFirst(nn.BatchNorm1d):
+    """A batch normalization with PyTorch's layout, [B, I, T] or [B, I].
+
+    >>> NormChannelsFirst(3).eval()(np.ones((5, 3, 9), np.float32)).shape
+    (5, 3, 9)
+    """
+
+    def forward(self, x: Any, lengths: Any = None) -> Tensor:
+        """Normalize; as `nn.BatchNorm1d` but for the layout."""
+        x = as_tensor(x, self.dtype, "BatchNorm1d: an input")
+        if x.ndim != 3:
+            return super().forward(x, lengths)
+        return super().forward(x.transpose(2, 0, 1), lengths).transpose(1, 2, 0)
 
 
 class Packed(NamedTuple):
@@ -359,10 +375,8 @@ _CALLS: dict[str, Callable[..., Any]] = {
     "relu_": _elementwise("relu"),
     "logsigmoid": _elementwise("log_sigmoid"),
     "gelu": ops.gelu,
-    "leaky_relu": lambda x, negative_slope=0.01, inplace=False: Function(
-        "leaky_relu", negative_slope
-    )(x),
-    "elu": lambda x, alpha=1.0, inplace=False: Function("elu", alpha)(x),
+    "leaky_relu": lambda x, negative_slope=0.01, inplace=False: ops.leaky_relu(x, negative_slope),
+    "elu": lambda x, alpha=1.0, inplace=False: ops.elu(x, alpha),
     "linear": ops.linear,
     "embedding": lambda ids, weight, *options, **named: ops.embedding(weight, ids),
     "expand": lambda x, *sizes: ops.broadcast_to(x, _expanded(x, _sizes(sizes))),
@@ -405,10 +419,11 @@ _CALLS: dict[str, Callable[..., Any]] = {
 def from_torch(module: Any) -> nn.Module:
     """A module of PyTorch as one of ours: the same structure, names, options and weights.
 
-    RNN, LSTM, GRU and their cells, Embedding, Linear, LayerNorm, Conv1d, Dropout, activations and
-    Sequential become our layers. It takes and returns what the module did: a Conv1d keeps PyTorch's
-    layout [B, I, T] (`ChannelsFirst`). A module of one's own class becomes an `Own`, with the same
-    parts by their names: its ``forward`` is traced by torch.fx, with packed sequences.
+    RNN, LSTM, GRU and their cells, Embedding, Linear, LayerNorm, BatchNorm1d, Conv1d, Dropout,
+    activations and Sequential become our layers. It takes and returns what the module did: Conv1d
+    and BatchNorm1d keep PyTorch's layout [B, I, T] (`ChannelsFirst`, `NormChannelsFirst`). A module
+    of one's own class becomes an `Own`, with the same parts by their names: its ``forward`` is
+    traced by torch.fx, with packed sequences.
 
     Weights are copied, those of bfloat16 and float16 to float32, exactly; shared ones stay shared.
 
@@ -420,7 +435,7 @@ def from_torch(module: Any) -> nn.Module:
     >>> from_torch(torch.nn.Sequential(torch.nn.Linear(3, 4), torch.nn.Tanh()))
     Sequential(
       (0): Linear(3, 4, bias=True) (16 parameters)
-      (1): Function(tanh)
+      (1): Tanh()
     ) (16 parameters)
     """
     torch = _torch()
@@ -439,6 +454,11 @@ def from_torch(module: Any) -> nn.Module:
         shared[id(theirs)] = parameter
         parameter.assign(_array(torch, theirs))
         parameter.requires_grad = theirs.requires_grad
+    buffers = dict(made.named_buffers())
+    for name, theirs in module.named_buffers():
+        if name in buffers:
+            with buffers[name].writing() as array:
+                array[...] = _array(torch, theirs)
     for name, theirs in module.named_modules():
         (_member(made, name) if name else made).training = theirs.training
     return made
@@ -573,17 +593,28 @@ def _convolution(module: Any, dtype: Any) -> nn.Module:
     )
 
 
+def _batch_norm(module: Any, dtype: Any) -> nn.Module:
+    return NormChannelsFirst(
+        module.num_features,
+        module.eps,
+        module.momentum,
+        module.affine,
+        module.track_running_stats,
+        dtype=dtype,
+    )
+
+
 def _over_classes(name: str) -> Callable[[Any, Any], nn.Module]:
     def make(module: Any, dtype: Any) -> nn.Module:
         if module.dim not in (-1, None):
             raise ValueError(f"dim={module.dim} is not supported; it must be the last, -1")
-        return Function(name)
+        return function(name)
 
     return make
 
 
 def _gelu(module: Any, dtype: Any) -> nn.Module:
-    return Function("gelu_tanh" if module.approximate == "tanh" else "gelu")
+    return function("gelu_tanh" if module.approximate == "tanh" else "gelu")
 
 
 _MAKERS: dict[str, Callable[[Any, Any], nn.Module]] = {
@@ -598,25 +629,26 @@ _MAKERS: dict[str, Callable[[Any, Any], nn.Module]] = {
     ),
     "Embedding": _embedding,
     "LayerNorm": _layer_norm,
+    "BatchNorm1d": _batch_norm,
     "Conv1d": _convolution,
     "Dropout": lambda m, dtype: nn.Dropout(m.p),
-    "Identity": lambda m, dtype: Function("linear"),
-    "Tanh": lambda m, dtype: Function("tanh"),
-    "Sigmoid": lambda m, dtype: Function("sigmoid"),
-    "ReLU": lambda m, dtype: Function("relu"),
-    "ReLU6": lambda m, dtype: Function("clipped", 0.0, 6.0),
-    "Hardtanh": lambda m, dtype: Function("clipped", m.min_val, m.max_val),
-    "Hardsigmoid": lambda m, dtype: Function("hard_sigmoid", 1 / 6),
-    "Hardswish": lambda m, dtype: Function("hard_silu", 1 / 6),
-    "LeakyReLU": lambda m, dtype: Function("leaky_relu", m.negative_slope),
-    "ELU": lambda m, dtype: Function("elu", m.alpha),
-    "SELU": lambda m, dtype: Function("selu"),
+    "Identity": lambda m, dtype: function("linear"),
+    "Tanh": lambda m, dtype: function("tanh"),
+    "Sigmoid": lambda m, dtype: function("sigmoid"),
+    "ReLU": lambda m, dtype: function("relu"),
+    "ReLU6": lambda m, dtype: function("clipped", 0.0, 6.0),
+    "Hardtanh": lambda m, dtype: function("clipped", m.min_val, m.max_val),
+    "Hardsigmoid": lambda m, dtype: function("hard_sigmoid", 1 / 6),
+    "Hardswish": lambda m, dtype: function("hard_silu", 1 / 6),
+    "LeakyReLU": lambda m, dtype: function("leaky_relu", m.negative_slope),
+    "ELU": lambda m, dtype: function("elu", m.alpha),
+    "SELU": lambda m, dtype: function("selu"),
     "GELU": _gelu,
-    "SiLU": lambda m, dtype: Function("silu"),
-    "Mish": lambda m, dtype: Function("mish"),
-    "Softsign": lambda m, dtype: Function("softsign"),
-    "Tanhshrink": lambda m, dtype: Function("tanhshrink"),
-    "LogSigmoid": lambda m, dtype: Function("log_sigmoid"),
+    "SiLU": lambda m, dtype: function("silu"),
+    "Mish": lambda m, dtype: function("mish"),
+    "Softsign": lambda m, dtype: function("softsign"),
+    "Tanhshrink": lambda m, dtype: function("tanhshrink"),
+    "LogSigmoid": lambda m, dtype: function("log_sigmoid"),
     "Softmax": _over_classes("softmax"),
     "LogSoftmax": _over_classes("log_softmax"),
 }
@@ -701,10 +733,10 @@ def _plain(torch: Any, value: Any) -> Any:
 def to_torch(model: nn.Module) -> Any:
     """One of our modules as one of PyTorch's: the same structure, names, options and weights.
 
-    Sequential, RNN, LSTM, GRU, Embedding, Linear, LayerNorm, Conv1d and Dropout become PyTorch's;
-    it takes and returns what ours does, [T, B, ...] by default. A module of another class, such as
-    a model, becomes a ``torch.nn.Module`` with the same parts and ``state_dict()``, whose forward
-    is to be written, in a subclass or as ``module.forward = ...``.
+    Sequential, RNN, LSTM, GRU, Embedding, Linear, LayerNorm, BatchNorm1d, Conv1d, Dropout and
+    activations become PyTorch's; it takes and returns what ours does, [T, B, ...] by default. A
+    module of another class, such as a model, becomes a ``torch.nn.Module`` with the same parts and
+    ``state_dict()``, whose forward is to be written, in a subclass or as ``module.forward = ...``.
 
     Weights are copied; shared ones stay shared.
 
@@ -726,6 +758,9 @@ def to_torch(model: nn.Module) -> Any:
             array = torch.from_numpy(np.array(ours.data))
             tensors[id(ours)] = torch.nn.Parameter(array, requires_grad=ours.requires_grad)
         setattr(module, last, tensors[id(ours)])
+    for name, buffer in model.named_buffers():
+        owner, _, last = name.rpartition(".")
+        made.get_submodule(owner).register_buffer(last, torch.from_numpy(np.array(buffer.data)))
     for name, part in model.named_modules():
         made.get_submodule(name).training = part.training
     return made
@@ -753,6 +788,8 @@ def _to(torch: Any, module: nn.Module, place: str) -> Any:
     if kind is nn.LayerNorm and isinstance(module, nn.LayerNorm):
         bias = module.bias is not None
         return torch.nn.LayerNorm(module.normalized_shape, module.epsilon, bias=bias, **options)
+    if isinstance(module, nn.BatchNorm1d) and kind in (nn.BatchNorm1d, NormChannelsFirst):
+        return _to_batch_norm(torch, module, options)
     if isinstance(module, nn.Conv1d) and kind in (nn.Conv1d, ChannelsFirst):
         return _to_convolution(torch, module, options)
     if (
@@ -761,8 +798,8 @@ def _to(torch: Any, module: nn.Module, place: str) -> Any:
         and module.kind.cell is CELLS[module.kind.name]
     ):
         return _to_cell(torch, module, options)
-    if isinstance(module, Function):
-        return _to_function(torch, module, _place(place, kind))
+    if (activation := named_function(module)) is not None:
+        return _to_function(torch, activation, _place(place, kind))
     inside = {
         name: _to(torch, child, f"{place}.{name}".strip("."))
         for name, child in module.named_modules()
@@ -837,6 +874,20 @@ def _to_convolution(torch: Any, module: nn.Conv1d, options: dict[str, Any]) -> A
     )  # fmt: skip
 
 
+def _to_batch_norm(torch: Any, module: nn.BatchNorm1d, options: dict[str, Any]) -> Any:
+    class Norm(torch.nn.BatchNorm1d):  # type: ignore[misc]
+        """A normalization of [..., I]."""
+
+        def forward(self, x: Any) -> Any:
+            return super().forward(x.reshape(-1, x.shape[-1])).reshape(x.shape)
+
+    make = torch.nn.BatchNorm1d if isinstance(module, NormChannelsFirst) else Norm
+    return make(
+        module.num_features, module.epsilon, module.momentum, module.weight is not None,
+        module.running_mean is not None, **options,
+    )  # fmt: skip
+
+
 _CELLS = {"rnn": "RNNCell", "rnn_relu": "RNNCell", "lstm": "LSTMCell", "gru": "GRUCell"}
 
 
@@ -847,8 +898,8 @@ def _to_cell(torch: Any, module: nn.RecurrentCell, options: dict[str, Any]) -> A
     return make(module.input_size, module.hidden_size, module.bias, **options)
 
 
-def _to_function(torch: Any, module: Function, place: str) -> Any:
-    nn_ = torch.nn
+def _to_function(torch: Any, activation: Activation, place: str) -> Any:
+    nn_, (name, options) = torch.nn, activation
     makers: dict[str, Callable[..., Any]] = {
         "linear": nn_.Identity, "tanh": nn_.Tanh, "sigmoid": nn_.Sigmoid, "relu": nn_.ReLU,
         "softplus": nn_.Softplus, "softsign": nn_.Softsign, "elu": nn_.ELU, "selu": nn_.SELU,
@@ -858,11 +909,13 @@ def _to_function(torch: Any, module: Function, place: str) -> Any:
         "log_softmax": lambda: nn_.LogSoftmax(-1),
     }  # fmt: skip
     slopes: dict[str, Any] = {"hard_sigmoid": nn_.Hardsigmoid, "hard_silu": nn_.Hardswish}
-    if module.name in slopes and module.options == (1 / 6,):
-        return slopes[module.name]()
-    if module.name not in makers:
-        raise ValueError(f"{place}: {module.extra_repr()} has no equivalent in PyTorch")
-    return makers[module.name](*module.options)
+    if name in slopes and options == (1 / 6,):
+        return slopes[name]()
+    if name not in makers:
+        raise ValueError(
+            f"{place}: {', '.join([name, *map(str, options)])} has no equivalent in PyTorch"
+        )
+    return makers[name](*options)
 
 
 def _to_sequential(torch: Any, module: nn.Sequential, inside: Mapping[str, Any]) -> Any:

@@ -278,5 +278,6 @@ def _embed(model: Any, words: Array) -> Any:
     if words.size == 0:
         return np.zeros((*words.shape, model.recurrent.input_size), model.recurrent.dtype)
     batch = model.codec.input_batch([list(sentence) for sentence in words.T])
-    spelling = (batch.characters, batch.character_lengths)
-    return model.embed(batch.inputs, *(spelling if model.characters is not None else ()))
+    if model.characters is None:
+        return model.embed(batch.inputs)
+    return model.embed(batch.inputs, batch.characters, batch.character_lengths)

@@ -12,6 +12,7 @@ from anaphora import cells, engine, ops
 from anaphora.cells import CELLS, Cell
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
+from anaphora.ops.recurrence import within
 from anaphora.tensor import Array, Parameter, Tensor
 
 if TYPE_CHECKING:
@@ -309,6 +310,6 @@ def without_padding(x: Tensor, lengths: Array | None) -> Tensor:
     """[T, B, ...] with 0 beyond each sequence's length."""
     if lengths is None:
         return x
-    active = np.arange(len(x))[:, None] < lengths
+    active = within(lengths, x.shape[0])
     result: Tensor = ops.where(active[:, :, None], x, 0.0)
     return result

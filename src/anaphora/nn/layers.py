@@ -14,11 +14,10 @@ from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.kinds import without_padding
 from anaphora.nn.module import Module
-from anaphora.nn.pooling import over_time
-from anaphora.ops.convolution import Padding, output_steps, padding_sizes
+from anaphora.nn.pooling import over_time, window_counts
+from anaphora.ops.convolution import Padding, padding_sizes
 from anaphora.options import check_shares, check_sizes
-from anaphora.tensor import Array, Parameter, Tensor, as_integers, as_tensor
-from anaphora.tensor.hooks import thread
+from anaphora.tensor import Array, Parameter, Tensor, as_tensor
 
 
 class Linear(Module):
@@ -155,16 +154,9 @@ class Conv1d(Module):
 
     def output_lengths(self, lengths: ArrayLike) -> Array:
         """[B]: the numbers of outputs of sequences of these lengths, 0 for too short ones."""
-        if thread.interpreter is not None:  # lengths may be its own kind of value
-            options = (sum(self._padding), self.kernel_size, self.stride, self.dilation)
-            result = thread.interpreter.operation("output_lengths", (lengths, *options), {})
-            if result is not NotImplemented:
-                return result  # type: ignore[no-any-return]
-        steps = as_integers(lengths, "Conv1d: lengths are integers")
-        found = output_steps(
-            steps, sum(self._padding), self.kernel_size, self.stride, self.dilation
+        return window_counts(
+            "Conv1d", lengths, sum(self._padding), self.kernel_size, self.stride, self.dilation
         )
-        return np.where(steps > 0, np.maximum(found, 0), 0)
 
     @foreign_names.arguments_checked
     def forward(self, x: Any, lengths: ArrayLike | None = None) -> Tensor:

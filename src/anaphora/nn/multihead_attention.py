@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import functools
 import math
+import operator
 from typing import Any
 
 import numpy as np
@@ -12,9 +14,9 @@ from anaphora import foreign_names, ops
 from anaphora.nn import initialization as initialize
 from anaphora.nn.layers import Linear
 from anaphora.nn.module import Module
-from anaphora.ops.recurrence import checked_lengths
+from anaphora.ops.recurrence import checked_lengths, within
 from anaphora.options import check_shares, check_sizes
-from anaphora.tensor import Array, Tensor, as_tensor
+from anaphora.tensor import Tensor, as_tensor
 
 
 class MultiheadAttention(Module):
@@ -138,10 +140,10 @@ class MultiheadAttention(Module):
         )
         single = query.ndim == 2
         if single:  # one sequence
-            query, key, value = (x.reshape(len(x), 1, x.shape[-1]) for x in (query, key, value))
+            query, key, value = (x.reshape(x.shape[0], 1, x.shape[-1]) for x in (query, key, value))
         elif self.batch_first:
             query, key, value = (x.transpose(1, 0, 2) for x in (query, key, value))
-        (T, B, _), S = query.shape, len(key)
+        (T, B, _), S = query.shape, key.shape[0]
         for name, x, shape in (
             ("query", query, (T, B, self.embed_dim)),
             ("key", key, (S, B, self.kdim)),
@@ -205,22 +207,22 @@ class MultiheadAttention(Module):
         key_padding_mask: ArrayLike | None,
         lengths: ArrayLike | None,
         is_causal: bool,
-    ) -> Array:
+    ) -> Any:
         """Booleans that broadcast to [B, heads, T, S], True for what is attended to."""
-        kept = np.ones((1, 1, T, S), bool)
-        if is_causal:
-            kept = np.tri(T, S, dtype=bool)[None, None]
+        masks: list[Any] = []
         ends = checked_lengths("MultiheadAttention", lengths, (S, B))
         if ends is not None:
-            kept = kept & (np.arange(S) < ends[:, None])[:, None, None]
+            masks.append(within(ends, S).T[:, None, None])
+        if is_causal:
+            masks.append(np.tri(T, S, dtype=bool)[None, None])
         if key_padding_mask is not None:
             mask = np.atleast_2d(np.asarray(key_padding_mask, bool))
             if mask.shape != (B, S):
                 raise ValueError(
                     f"MultiheadAttention: key_padding_mask of shape {mask.shape}; expected {(B, S)}"
                 )
-            kept = kept & ~mask[:, None, None]
-        return kept
+            masks.append(~mask[:, None, None])
+        return functools.reduce(operator.and_, masks) if masks else np.ones((1, 1, 1, 1), bool)
 
     def extra_repr(self) -> str:  # noqa: D102
         options = f"{self.embed_dim}, {self.num_heads}"

@@ -12,7 +12,7 @@ from anaphora.nn import initialization as initialize
 from anaphora.nn.kinds import without_padding
 from anaphora.nn.module import Module
 from anaphora.nn.pooling import over_time
-from anaphora.ops.recurrence import checked_lengths
+from anaphora.ops.recurrence import checked_lengths, within
 from anaphora.options import check_sizes
 from anaphora.tensor import Array, Buffer, Tensor, as_tensor
 
@@ -107,7 +107,7 @@ class BatchNorm1d(Module):
         if lengths is not None:
             shape = x.shape[1::-1] if self.batch_first else x.shape[:2]
             ends = checked_lengths("BatchNorm1d", lengths, shape)
-            where = np.arange(shape[0])[:, None] < ends
+            where = within(ends, shape[0])
             where = where.T if self.batch_first else where
         if self.running_mean is not None and not self.training:
             return self._from_running(x, where)

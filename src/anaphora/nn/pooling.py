@@ -12,9 +12,10 @@ from anaphora import foreign_names, ops
 from anaphora.nn.kinds import without_padding
 from anaphora.nn.module import Module
 from anaphora.ops.convolution import output_steps
-from anaphora.ops.recurrence import checked_lengths
+from anaphora.ops.recurrence import checked_lengths, within
 from anaphora.options import check_sizes
 from anaphora.tensor import Array, Tensor, as_integers, as_tensor
+from anaphora.tensor.hooks import thread
 
 
 class _Pooling(Module):
@@ -43,9 +44,8 @@ class _Pooling(Module):
 
     def output_lengths(self, lengths: ArrayLike) -> Array:
         """[B]: the numbers of outputs of sequences of these lengths, 0 for too short ones."""
-        steps = as_integers(lengths, f"{type(self).__name__}: lengths are integers")
-        found = output_steps(steps, 2 * self.padding, self.kernel_size, self.stride, 1)
-        return np.where(steps > 0, np.maximum(found, 0), 0)
+        name, padding = type(self).__name__, 2 * self.padding
+        return window_counts(name, lengths, padding, self.kernel_size, self.stride, 1)
 
     def _pool(self, x: Tensor, lengths: Array | None) -> Tensor:
         raise NotImplementedError
@@ -114,7 +114,7 @@ class MaxPool1d(_Pooling):
 
     def _pool(self, x: Tensor, lengths: Array | None) -> Tensor:
         if lengths is not None:
-            active = np.arange(len(x))[:, None] < lengths
+            active = within(lengths, x.shape[0])
             x = ops.where(active[:, :, None], x, -np.inf)
         return self._windows(x, -np.inf).max(axis=0)
 
@@ -141,6 +141,20 @@ class AvgPool1d(_Pooling):
         return self._windows(without_padding(x, lengths), 0.0).mean(axis=0)
 
 
+def window_counts(
+    name: str, lengths: ArrayLike, padding: int, K: int, stride: int, dilation: int
+) -> Array:
+    """[B]: the numbers of windows of K steps in sequences of these lengths, 0 in too short ones."""
+    if thread.interpreter is not None:
+        options = (lengths, padding, K, stride, dilation)
+        result = thread.interpreter.operation("output_lengths", options, {})
+        if result is not NotImplemented:
+            return result  # type: ignore[no-any-return]
+    steps = as_integers(lengths, f"{name}: lengths are integers")
+    found = output_steps(steps, padding, K, stride, dilation)
+    return np.where(steps > 0, np.maximum(found, 0), 0)
+
+
 def over_time(
     name: str,
     x: Any,
@@ -165,10 +179,10 @@ def over_time(
         )
     single, swapped = x.ndim == 2, batch_first and x.ndim == 3
     if single:
-        x = x.reshape(len(x), 1, x.shape[1])
+        x = x.reshape(x.shape[0], 1, x.shape[1])
     elif swapped:
         x = x.transpose(1, 0, 2)
     y = compute(x, checked_lengths(name, lengths, x.shape))
     if single:
-        return y.reshape(len(y), y.shape[2])
+        return y.reshape(y.shape[0], y.shape[2])
     return y.transpose(1, 0, 2) if swapped else y

@@ -41,7 +41,7 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
     array([11.], dtype=float32)
     """
     tensors = _einsum(*operands) if operands else ()
-    terms, output = _read(subscripts, [x.ndim for x in tensors])
+    terms, output = read_subscripts(subscripts, [x.ndim for x in tensors])
     sizes = _sizes(subscripts, terms, [x.shape for x in tensors])
     parts = [_plain(x, term, sizes) for x, term in zip(tensors, terms, strict=True)]
     (y, labels), *rest = parts
@@ -52,7 +52,7 @@ def einsum(subscripts: str, /, *operands: Any) -> Tensor:
     return transpose(y, [labels.index(label) for label in output])
 
 
-def _read(subscripts: str, axes: list[int]) -> tuple[list[list[str]], list[str]]:
+def read_subscripts(subscripts: str, axes: list[int]) -> tuple[list[list[str]], list[str]]:
     """The labels of the axes of each operand, and of the output; those of ``...`` are numbers.
 
     Raises:

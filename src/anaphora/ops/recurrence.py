@@ -16,6 +16,7 @@ from anaphora.ops.arithmetic import where
 from anaphora.ops.linear import linear
 from anaphora.ops.shapes import broadcast_to, getitem, split, stack, unstack
 from anaphora.tensor import Array, Tensor, as_tensor, differentiable, floating, recording
+from anaphora.tensor.hooks import thread
 
 States = tuple[Tensor, ...]
 
@@ -170,8 +171,8 @@ def checked_lengths(
     Raises:
         ValueError: they are not B integers in 0..T; the message starts with the operation.
     """
-    if lengths is None:
-        return None
+    if lengths is None or is_symbol(lengths):
+        return lengths  # type: ignore[return-value]
     T, B = shape[:2]
     array = np.asarray(lengths)
     if array.shape != (B,) or (B and array.dtype.kind not in "iu"):
@@ -185,6 +186,23 @@ def checked_lengths(
             "steps"
         )
     return array.astype(np.int64)
+
+
+def is_symbol(lengths: Any) -> bool:
+    """Whether lengths are no numbers, but an interpreter's own kind of value."""
+    return thread.interpreter is not None and isinstance(lengths, Tensor)
+
+
+def within(lengths: Any, steps: Any) -> Any:
+    """Whether each of a number of steps is within the lengths [...]: booleans [steps, ...].
+
+    >>> within([2, 0], 3).tolist()
+    [[True, False], [True, False], [False, False]]
+    """
+    if is_symbol(lengths):
+        return lengths.active(steps)
+    lengths = np.asarray(lengths)
+    return np.arange(steps).reshape(-1, *[1] * lengths.ndim) < lengths
 
 
 class _SummedGate(Tensor):

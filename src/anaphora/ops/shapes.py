@@ -315,7 +315,7 @@ def pad(
     array([3., 1., 2., 3., 1.], dtype=float32)
     """
     x = as_tensor(x, None, "pad")
-    widths = _pad_widths(pad_width, x.ndim)
+    widths = pad_widths(pad_width, x.ndim)
     if mode not in ("constant", "edge", "reflect", "symmetric", "wrap"):
         raise ValueError(
             f"pad: there is no mode {mode!r}; there are 'constant', 'edge', 'reflect', "
@@ -326,6 +326,8 @@ def pad(
         padded = _pad(x, widths, constant_values)
     elif mode != "constant":
         for axis, width in enumerate(widths):
+            if width == (0, 0):
+                continue
             copied = np.pad(np.arange(x.shape[axis]), width, mode)  # type: ignore[call-overload]
             padded = getitem(padded, (slice(None),) * axis + (copied,))
     return padded
@@ -339,7 +341,7 @@ def _pad(x: Array, /, widths: list[tuple[int, int]], value: float) -> Any:
     return np.pad(x, widths, constant_values=value), lambda dy: dy[inner]
 
 
-def _pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
+def pad_widths(pad_width: Any, ndim: int) -> list[tuple[int, int]]:
     """The numbers of elements before and after each axis.
 
     Raises:

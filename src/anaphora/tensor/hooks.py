@@ -21,11 +21,14 @@ class Hook(Protocol):
 class Interpreter(Protocol):
     """Evaluates operations and modules on values of its own. See `interpreting`.
 
-    Both methods return NotImplemented for what is to be computed as usual.
+    All methods return NotImplemented for what is to be computed as usual.
     """
 
     def operation(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """The result of a differentiable operation."""
+
+    def composed(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """The result of an operation that is written with others, which are asked for else."""
 
     def module(self, module: Any, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """The result of calling a `Module`."""
@@ -112,6 +115,9 @@ def interpreting(interpreter: Interpreter) -> Iterator[None]:
     >>> class Printer:
     ...     def operation(self, name, arguments, options):
     ...         print(name)
+    ...         return NotImplemented
+    ...
+    ...     def composed(self, name, arguments, options):
     ...         return NotImplemented
     ...
     ...     def module(self, module, arguments, options):

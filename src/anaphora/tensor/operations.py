@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import Any, TypeVar, cast
 
 import numpy as np
 
@@ -129,8 +129,18 @@ def composed(function: F) -> F:
     array([2.], dtype=float32)
     """
     checked = foreign_names.arguments_checked(function)
-    OPERATIONS[function.__name__] = checked
-    return checked
+    name = function.__name__
+
+    @functools.wraps(function)
+    def operation(*arguments: Any, **options: Any) -> Any:
+        if thread.interpreter is not None:
+            result = thread.interpreter.composed(name, arguments, options)
+            if result is not NotImplemented:
+                return result
+        return checked(*arguments, **options)
+
+    OPERATIONS[name] = operation
+    return cast(F, operation)
 
 
 def _unwrap(name: str, inputs: tuple[Any, ...], in_floats: bool) -> list[Any]:

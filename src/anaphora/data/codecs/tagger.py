@@ -65,7 +65,7 @@ def span_scheme(sentences: Iterable[Sequence[str]]) -> str | None:
 class _TaggerFields(TypedDict):
     words: list[str]
     lowercase: bool
-    characters: dict[str, Any]
+    characters: dict[str, Any] | None
     tags: list[str]
     scheme: str | None
 
@@ -77,7 +77,8 @@ class TaggerCodec(Codec):
     Attributes:
         words: The vocabulary, the most frequent word first; ids start at 1, as 0 is any other word.
         lowercase: Whether words are looked up in lower case.
-        characters: The tokenizer of the spelling, which keeps case.
+        characters: The tokenizer of the spelling, which keeps case; None if the model reads words
+            alone.
         tags: The tags, sorted.
         scheme: The scheme by which they mark spans, such as "BIO"; see `span_scheme`.
 
@@ -88,7 +89,7 @@ class TaggerCodec(Codec):
 
     words: tuple[str, ...]
     lowercase: bool
-    characters: Tokenizer
+    characters: Tokenizer | None
     tags: tuple[str, ...]
     scheme: str | None = None
 
@@ -154,71 +155,81 @@ class TaggerCodec(Codec):
     def encode(self, examples: Sequence[Any]) -> dict[str, Array]:  # noqa: D102
         tags = [tag for _, its_tags in examples for tag in its_tags]
         words = [word for sentence, _ in examples for word in sentence]
-        return {
+        arrays = {
             "words": self.encode_words(words),
             "tags": numbers_of(tags, self.tags, "tag"),
             "lengths": np.array([len(sentence) for sentence, _ in examples]),
-            "characters": self.characters.encode("".join(words)),
-            "character_lengths": np.array([len(word) for word in words]),
         }
+        if self.characters is not None:
+            arrays["characters"] = self.characters.encode("".join(words))
+            arrays["character_lengths"] = np.array([len(word) for word in words])
+        return arrays
 
     def columns(self) -> dict[str, Column]:  # noqa: D102
         sizes = self.sizes()
-        return {
+        columns = {
             "words": Column("words", below=sizes["vocabulary_size"]),
             "tags": Column("words", below=sizes["num_tags"]),
             "lengths": Column("sentences", of="words"),
-            "characters": Column("characters", below=sizes["num_characters"]),
-            "character_lengths": Column("words", of="characters"),
         }
+        if self.characters is not None:
+            columns["characters"] = Column("characters", below=sizes["num_characters"])
+            columns["character_lengths"] = Column("words", of="characters")
+        return columns
 
     def batches(  # noqa: D102
         self, arrays: Mapping[str, Array], batch_size: int, dtype: str
     ) -> SequenceBatches:
-        ends = np.cumsum(arrays["lengths"])
-        letters = np.split(arrays["characters"], np.cumsum(arrays["character_lengths"])[:-1])
+        ends, characters = np.cumsum(arrays["lengths"]), None
+        if self.characters is not None:
+            letters = np.split(arrays["characters"], np.cumsum(arrays["character_lengths"])[:-1])
+            characters = [
+                letters[end - length : end]
+                for end, length in zip(ends, arrays["lengths"], strict=True)
+            ]
         return SequenceBatches(
             np.split(arrays["words"], ends[:-1]),
             np.split(arrays["tags"], ends[:-1]),
             batch_size,
             per_step=True,
-            characters=[
-                letters[end - length : end]
-                for end, length in zip(ends, arrays["lengths"], strict=True)
-            ],
+            characters=characters,
         )
 
     def input_batch(self, sentences: Sequence[Sequence[str]]) -> Any:
         """One batch of sentences, in order, without meaningful targets."""
-        characters = [[self.characters.encode(word) for word in words] for words in sentences]
+        characters = None
+        if (spelling := self.characters) is not None:
+            characters = [[spelling.encode(word) for word in words] for words in sentences]
         return side_by_side([self.encode_words(words) for words in sentences], characters)
 
     def counts(self, arrays: Mapping[str, Array]) -> int:  # noqa: D102
         return len(arrays["tags"])
 
     def sizes(self) -> dict[str, int]:  # noqa: D102
-        return {
-            "num_tags": len(self.tags),
-            "vocabulary_size": len(self.words) + 1,
-            "num_characters": self.characters.vocabulary_size,
-        }
+        sizes = {"num_tags": len(self.tags), "vocabulary_size": len(self.words) + 1}
+        if self.characters is not None:
+            sizes["num_characters"] = self.characters.vocabulary_size
+        return sizes
 
     def describe(self) -> str:  # noqa: D102
         return f"{len(self.tags)} tags, a vocabulary of {len(self.words):,}"
 
     def entries(self) -> dict[str, Sequence[str]]:  # noqa: D102
-        return {
-            "vocabulary_size": (UNKNOWN, *self.words),
-            "num_characters": self.characters.tokens_by_id(),
-            "num_tags": self.tags,
-        }
+        entries: dict[str, Sequence[str]] = {"vocabulary_size": (UNKNOWN, *self.words)}
+        if self.characters is not None:
+            entries["num_characters"] = self.characters.tokens_by_id()
+        return entries | {"num_tags": self.tags}
 
     def options(self) -> dict[str, Any]:  # noqa: D102
         return {"lowercase": self.lowercase}
 
     def adapted(self, start: Any, vocabulary: str) -> TaggerCodec:  # noqa: D102
         if isinstance(start, TaggerCodec):
-            characters = self.characters.adapted(start.characters, vocabulary)
+            characters = self.characters
+            if start.characters is None:
+                characters = None
+            elif characters is not None:
+                characters = characters.adapted(start.characters, vocabulary)
             tags = adapted_answers(self.tags, start.tags, vocabulary, "tag")
             words = start.words
         elif isinstance(start, WordTokenizer):
@@ -236,7 +247,8 @@ class TaggerCodec(Codec):
         return TaggerCodec(words, self.lowercase, characters, tags)
 
     def unknown_tokens(self, input: Any) -> Counter[str]:  # noqa: D102
-        self.characters.encode("".join(input))
+        if self.characters is not None:
+            self.characters.encode("".join(input))
         known = self.encode_words(input) != UNKNOWN_WORD
         return Counter(word for word, is_known in zip(input, known, strict=True) if not is_known)
 
@@ -253,7 +265,7 @@ class TaggerCodec(Codec):
         return {
             "words": list(self.words),
             "lowercase": self.lowercase,
-            "characters": self.characters.to_dict(),
+            "characters": None if self.characters is None else self.characters.to_dict(),
             "tags": list(self.tags),
             "scheme": self.scheme,
         }
@@ -264,10 +276,11 @@ class TaggerCodec(Codec):
         fields = schema.convert(data, _TaggerFields)
         check_names("words", fields["words"], minimum=0)
         check_names("tags", fields["tags"], minimum=1)
+        characters = fields["characters"]
         return cls(
             tuple(fields["words"]),
             fields["lowercase"],
-            Tokenizer.from_dict(fields["characters"]),
+            None if characters is None else Tokenizer.from_dict(characters),
             tuple(fields["tags"]),
             fields["scheme"],
         )

@@ -1,15 +1,12 @@
-"""The cells of ONNX's RNN, GRU and LSTM: each combination of attributes as equations."""
+"""ONNX's activations, and the cells of its RNN, GRU and LSTM for each combination of attributes."""
 
 from __future__ import annotations
 
-import functools
-import inspect
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
-from anaphora import equations
 from anaphora.cells import Cell
-from anaphora.equations import exp, maximum, minimum, relu, sigmoid, sign, softplus, tanh
+from anaphora.interop.cells import applied, gru_cell, half_gru_cell, lstm_cell, rnn_cell
 
 
 class Activation(NamedTuple):
@@ -27,7 +24,16 @@ class Activation(NamedTuple):
 
     def __call__(self, x: Any) -> Any:
         """The function of x."""
-        return ACTIVATIONS[self.name].equation(x, self.alpha, self.beta)
+        return applied(self.plain())(x)
+
+    def plain(self) -> tuple[str, tuple[float, ...]]:
+        """Its name and options in `interop.cells`.
+
+        >>> Activation("LeakyRelu", 0.1).plain()
+        ('leaky_relu', (0.1,))
+        """
+        numbers = (number for number in (self.alpha, self.beta) if number is not None)
+        return ACTIVATIONS[self.name].name, tuple(numbers)
 
     def __repr__(self) -> str:
         numbers = [
@@ -37,9 +43,9 @@ class Activation(NamedTuple):
 
 
 class _Function(NamedTuple):
-    """An equation of x, alpha and beta, and which of the two it has: a default, or REQUIRED."""
+    """Its name in `interop.cells`, and which of alpha and beta it has: a default, or REQUIRED."""
 
-    equation: Callable[[Any, Any, Any], Any]
+    name: str
     alpha: float | None = None
     beta: float | None = None
 
@@ -48,17 +54,17 @@ REQUIRED = float("nan")
 """In place of a default: the standard and ONNX Runtime disagree about it."""
 
 ACTIVATIONS: dict[str, _Function] = {
-    "Relu": _Function(lambda x, a, b: relu(x)),
-    "Tanh": _Function(lambda x, a, b: tanh(x)),
-    "Sigmoid": _Function(lambda x, a, b: sigmoid(x)),
-    "Affine": _Function(lambda x, a, b: a * x + b, REQUIRED, 0.0),
-    "LeakyRelu": _Function(lambda x, a, b: relu(x) - a * relu(-x), 0.01),
-    "ThresholdedRelu": _Function(lambda x, a, b: x * relu(sign(x - a)), REQUIRED),
-    "ScaledTanh": _Function(lambda x, a, b: a * tanh(b * x), REQUIRED, REQUIRED),
-    "HardSigmoid": _Function(lambda x, a, b: maximum(minimum(a * x + b, 1.0), 0.0), 0.2, 0.5),
-    "Elu": _Function(lambda x, a, b: relu(x) + a * (exp(minimum(x, 0.0)) - 1.0), 1.0),
-    "Softsign": _Function(lambda x, a, b: x / (1.0 + equations.abs(x))),
-    "Softplus": _Function(lambda x, a, b: softplus(x)),
+    "Relu": _Function("relu"),
+    "Tanh": _Function("tanh"),
+    "Sigmoid": _Function("sigmoid"),
+    "Affine": _Function("affine", REQUIRED, 0.0),
+    "LeakyRelu": _Function("leaky_relu", 0.01),
+    "ThresholdedRelu": _Function("thresholded_relu", REQUIRED),
+    "ScaledTanh": _Function("scaled_tanh", REQUIRED, REQUIRED),
+    "HardSigmoid": _Function("hard_sigmoid", 0.2, 0.5),
+    "Elu": _Function("elu", 1.0),
+    "Softsign": _Function("softsign"),
+    "Softplus": _Function("softplus"),
 }
 """The activation functions of the standard's recurrent operators."""
 
@@ -100,130 +106,36 @@ def activations_of(
     return tuple(found)
 
 
-def _clipped(clip: float | None) -> Callable[[Any], Any]:
-    if clip is None:
-        return lambda x: x
-    return lambda x: maximum(minimum(x, clip), -clip)
+GATES = {"RNN": "a", "LSTM": "i o f g", "GRU": "z r n"}
+"""The gates of each operator, in its order; the standard's c is g here."""
 
 
-def _made(
-    function: Any, equations: Any, gates: str, state: str, parameters: str, *key: Any
-) -> Cell:
-    cell = Cell(equations, gates, state, parameters)
-    cell._origin = function, key  # called again by unpickling
-    return cell
-
-
-@functools.lru_cache(maxsize=1000)
-def rnn_cell(f: Activation, clip: float | None = None) -> Cell:
-    """ONNX's RNN: ``h = f(clip(a))``.
-
-    >>> float(rnn_cell(Activation("Relu"), 1.5)(2.0, 0.0))
-    1.5
-    """
-    clipped = _clipped(clip)
-
-    def onnx_rnn(a, h):  # type: ignore[no-untyped-def]
-        h = f(clipped(a))
-        return h
-
-    return _made(rnn_cell, onnx_rnn, "a", "h", "", f, clip)
-
-
-@functools.lru_cache(maxsize=1000)
-def lstm_cell(
-    gate: Activation,
-    candidate: Activation,
-    output: Activation,
+def cell_of(
+    operator: str,
+    functions: Sequence[Activation],
     clip: float | None = None,
+    *,
     input_forget: bool = False,
     peepholes: bool = False,
+    resets_first: bool = False,
 ) -> Cell:
-    """ONNX's LSTM, its gates in the standard's order, i o f c (here ``g``).
+    """The cell of an operator with these attributes, its gates in the order of the operator.
 
-        i = gate(clip(i + p_i c));  f = gate(clip(f + p_f c)), or 1 - i with input_forget
-        c = f c + i candidate(clip(g));  o = gate(clip(o + p_o c));  h = o output(c)
+    Args:
+        operator: RNN, LSTM or GRU.
+        functions: Its activations: f; f and g; or f, g and h.
+        clip: Of the gates.
+        input_forget: Of an LSTM: the forget gate is 1 - i.
+        peepholes: Of an LSTM: gates read c.
+        resets_first: Of a GRU: linear_before_reset is 0; the cell is a `half_gru_cell`.
 
-    >>> sigmoid, tanh = Activation("Sigmoid"), Activation("Tanh")
-    >>> h, c = lstm_cell(sigmoid, tanh, tanh, input_forget=True)(-100.0, 100.0, 1.0, 0.0, 2.0)
-    >>> float(c)
-    2.0
+    >>> cell_of("LSTM", activations_of(["Sigmoid", "Tanh", "Relu"], [], [])).gates
+    ('i', 'o', 'f', 'g')
     """
-    clipped = _clipped(clip)
-    gates = "i o g" if input_forget else "i o f g"
-    parameters = "" if not peepholes else "p_i p_o" if input_forget else "p_i p_o p_f"
-    names = (*gates.split(), "h", "c", *parameters.split())
-
-    def onnx_lstm(*arguments: Any) -> Any:
-        values = dict(zip(names, arguments, strict=True))
-
-        def gated(name: str, c: Any) -> Any:
-            peep = values[f"p_{name}"] * c if peepholes else 0.0
-            return gate(clipped(values[name] + peep))
-
-        c = values["c"]
-        i, g = gated("i", c), candidate(clipped(values["g"]))
-        f = 1 - i if input_forget else gated("f", c)
-        c = f * c + i * g
-        o = gated("o", c)
-        h = o * output(c)
-        return h, c
-
-    kind = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    signature = inspect.Signature([inspect.Parameter(name, kind) for name in names])
-    onnx_lstm.__signature__ = signature  # type: ignore[attr-defined]
-    key = (gate, candidate, output, clip, input_forget, peepholes)
-    return _made(lstm_cell, onnx_lstm, gates, "h c", parameters, *key)
-
-
-@functools.lru_cache(maxsize=1000)
-def gru_cell(f: Activation, g: Activation, clip: float | None = None) -> Cell:
-    """ONNX's GRU with linear_before_reset: the reset gate multiplies after the matrix product.
-
-        z, r = f(clip(z)), f(clip(r));  n = g(clip(n.x + r n.h));  h = (1 - z) n + z h
-
-    >>> from anaphora.cells import Gate
-    >>> cell = gru_cell(Activation("Sigmoid"), Activation("Tanh"))
-    >>> float(cell(100.0, 0.0, Gate(x=1.0, h=1.0), 0.25))  # z open: the state is kept
-    0.25
-    """
-    clipped = _clipped(clip)
-
-    def onnx_gru(z, r, n, h):  # type: ignore[no-untyped-def]
-        z, r = f(clipped(z)), f(clipped(r))
-        n = g(clipped(n.x + r * n.h))
-        h = (1 - z) * n + z * h
-        return h
-
-    return _made(gru_cell, onnx_gru, "z r n", "h", "", f, g, clip)
-
-
-@functools.lru_cache(maxsize=1000)
-def gru_reset_first_cell(f: Activation, g: Activation, clip: float | None = None) -> Cell:
-    """ONNX's GRU without linear_before_reset: ``n = g(clip(W x + R (r h) + b))``.
-
-    The matrix product is of ``r h``, which depends on a product itself, so a step takes two: in the
-    first (``resets`` is 1) the state ``s`` that is multiplied becomes ``r h``, and ``kept`` the
-    update gate; in the second (``resets`` is 0) ``h`` and ``s`` become the new state.
-
-    >>> from anaphora.cells import Gate
-    >>> cell = gru_reset_first_cell(Activation("Sigmoid"), Activation("Tanh"))
-    >>> first, second = Gate(x=1.0, h=None), Gate(x=0.0, h=None)
-    >>> s, h, kept = cell(100.0, 0.0, 0.0, first, 0.5, 0.5, 0.0)
-    >>> float(s), float(h), float(kept)
-    (0.25, 0.5, 1.0)
-    >>> float(cell(0.0, 0.0, 100.0, second, s, h, 0.0)[0])
-    1.0
-    """
-    clipped = _clipped(clip)
-
-    def onnx_gru(z, r, n, resets, s, h, kept):  # type: ignore[no-untyped-def]
-        first = resets.x
-        z, r, n = f(clipped(z)), f(clipped(r)), g(clipped(n))
-        new = (1 - kept) * n + kept * h
-        s = first * (r * h) + (1 - first) * new
-        kept = first * z + (1 - first) * kept
-        h = first * h + (1 - first) * new
-        return s, h, kept
-
-    return _made(gru_reset_first_cell, onnx_gru, "z r n resets", "s h kept", "", f, g, clip)
+    order, (first, *others) = GATES[operator], [one.plain() for one in functions]
+    if operator == "RNN":
+        return rnn_cell(first, clip)
+    if operator == "LSTM":
+        candidate, output = others
+        return lstm_cell(candidate, first, output, clip, input_forget, peepholes, order)
+    return (half_gru_cell if resets_first else gru_cell)(others[0], first, clip, order)

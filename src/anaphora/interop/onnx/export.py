@@ -353,7 +353,7 @@ def _difference(
         except Exception as error:
             raise ExportError(f"{path}: ONNX Runtime cannot run the file: {error}") from error
         for name in names:
-            one = _compared(found[name], expected[name])
+            one = compared(found[name], expected[name])
             if not one <= tolerance:
                 raise ExportError(
                     f"{path}: its output {name} differs from that of the model by {one:.2g} "
@@ -378,7 +378,7 @@ def computed(
     return {name: np.asarray(getattr(value, "data", value)) for name, value in results.items()}
 
 
-def _compared(found: Array, expected: Array) -> float:
+def compared(found: Array, expected: Array) -> float:
     """The largest difference, relative to the largest number or 1; inf if NaN are elsewhere."""
     if found.shape != expected.shape:
         return np.inf

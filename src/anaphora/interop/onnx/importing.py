@@ -1,4 +1,4 @@
-"""Models of `anaphora.models` out of the ONNX files that `save` wrote of them."""
+"""Models of `anaphora.models` out of ONNX files: those that `save` wrote, and those of others."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import numpy as np
 
 from anaphora.artifact import ArtifactError
 from anaphora.interop.models import TASKS
-from anaphora.interop.onnx.export import _compared, _traced, computed, random_inputs
+from anaphora.interop.onnx.export import _traced, compared, computed, random_inputs
 from anaphora.interop.onnx.load import OnnxModel
 from anaphora.interop.onnx.reading import Array, Model, OnnxError, parse, read
+from anaphora.interop.onnx.recognizing import recognized
 from anaphora.interop.signatures import Signature, signatures
 from anaphora.models import SavedModel
 from anaphora.nn.initialization import shapes_only
@@ -25,21 +26,32 @@ TOLERANCE = 1e-5
 _BASE = 2**20  # ids of elements are written as two numbers below it, exact in float32
 
 
-def load_model(path: str | os.PathLike[str]) -> Any:
-    """Restore a model, with its codec, from the ONNX file (or files) that `save` wrote of it.
+def load_model(path: str | os.PathLike[str], task: str | None = None) -> Any:
+    """Make a model of `anaphora.models` of an ONNX file, to be saved, trained, or served.
 
-    Unlike `load`, which runs any graph, this returns the model itself: a class of
-    `anaphora.models`, to be saved as a directory, trained, or served. The metadata of the file say
-    which; the weights are found by writing the model again, with numbers in place of its weights,
-    and looking where they went. The result is compared with the graph on random inputs.
+    Unlike `load`, which runs any graph, this returns the model itself. Of a file that `save` wrote,
+    the metadata say which, and hold its codec; the weights are found by writing the model again,
+    with numbers in place of its weights, and looking where they went.
+
+    A file of others becomes a language model, tagger, classifier or regressor, without a codec, if
+    its graph has their shape: an embedding, one-hot vectors or features; RNN, LSTM or GRU layers of
+    one kind and size, in one or both directions; layer normalization after each of them, or none;
+    the last state, or the mean or maximum over steps, for one prediction per sequence; a linear
+    layer; softmax or sigmoid. Batch or time may come first, and lengths and states may be inputs.
+
+    The result is compared with the graph on random inputs.
 
     Args:
         path: The file; of a model in two files, such as ``model-encoder.onnx`` and
             ``model-decoder.onnx``, the ``model.onnx`` that `save` was given.
+        task: What the outputs are: "language-model", "tag", "classify" or "regress"; None if the
+            graph says it: as many outputs per step as ids, or softmax or sigmoid at the end.
 
     Raises:
         FileNotFoundError: there is no such file.
-        OnnxError: `save` did not write it, or it was changed since; `load` may run it.
+        OnnxError: a `ValueError`: the graph has not the shape of a model, or it was changed since
+            `save` wrote it; the message says what differs. `load` may run it.
+        ValueError: the graph does not say what its outputs are, or it is of another task.
 
     >>> import tempfile
     >>> from anaphora.interop.onnx import save
@@ -52,14 +64,24 @@ def load_model(path: str | os.PathLike[str]) -> Any:
     True
     """
     path = Path(path)
+    parts = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}")) if path.name else []
+    first = path if path.exists() or not parts else parts[0]
     try:
-        return _Import(path).model()
+        held = read(first)
+        if "anaphora.task" not in held.metadata:
+            return recognized(held, task)
+        model = _Import(path, first, held).model()
     except (ArtifactError, OnnxError) as error:
         text = str(error)
         text = text if text.startswith(str(path)) else f"{path}: {text}"
         raise OnnxError(
             f"{text}; interop.onnx.load runs graphs that are no models of anaphora"
         ) from error
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    if task is not None and type(model) is not TASKS.get(task):
+        raise OnnxError(f"{path}: the file holds a {model.kind}; omit the task {task!r:.40}")
+    return model
 
 
 def read_model(path: Path, task: str | None = None, config: Path | None = None) -> Any:
@@ -67,28 +89,23 @@ def read_model(path: Path, task: str | None = None, config: Path | None = None) 
 
     Raises:
         ArtifactError: the file cannot be read.
-        OnnxError: it is no file of ours, or of another task.
+        ValueError: as for `load_model`.
     """
     if config is not None:
         raise OnnxError(f"{path}: a configuration is for files of Keras, which hold weights alone")
     try:
-        model = load_model(path)
+        return load_model(path, task)
     except OSError as error:
         raise ArtifactError(f"{path}: cannot be read: {error.strerror or error}") from error
-    if task is not None and type(model) is not TASKS.get(task):
-        raise OnnxError(f"{path}: the file holds a {model.kind}; omit the task {task!r:.40}")
-    return model
 
 
 class _Import:
     """The files of a model, and what their metadata say of it."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, first: Path, held: Model) -> None:
         self.path = path
-        parts = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}")) if path.name else []
-        first = path if path.exists() or not parts else parts[0]
-        self.files: dict[Path, Model] = {first: read(first)}
-        metadata = self.files[first].metadata
+        self.files: dict[Path, Model] = {first: held}
+        metadata = held.metadata
         kind = metadata.get("anaphora.task", "")
         if kind not in SavedModel.kinds or "anaphora.model" not in metadata:
             raise OnnxError("its metadata describe no model of anaphora with options")
@@ -213,7 +230,7 @@ class _Import:
         with no_grad():
             results = graph(**inputs)
         for value, result in zip(graph.graph_outputs, results, strict=True):
-            error = _compared(np.asarray(result), expected[value.name])
+            error = compared(np.asarray(result), expected[value.name])
             if not error <= TOLERANCE:
                 raise OnnxError(
                     f"its output {value.name} differs from that of the model by {error:.2g}: the "

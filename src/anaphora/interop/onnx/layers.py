@@ -14,11 +14,15 @@ from anaphora.cells import Cell
 from anaphora.data import IGNORE_INDEX
 from anaphora.engine.precision import MAX_INT8_TERMS, quantized
 from anaphora.equations import Program
+from anaphora.interop.cells import SIGMOID, TANH
+from anaphora.interop.layers import ResetBefore
+from anaphora.interop.onnx import further_operations  # noqa: F401 - registers them
 from anaphora.interop.onnx.graph import CONTRIBUTED, Array
 from anaphora.interop.onnx.symbols import OPERATIONS, TYPES, ExportError, Symbol, Tracer
 from anaphora.models.decoder import Decoder
 from anaphora.models.reader import CharacterLayer, last_outputs
-from anaphora.nn.kinds import CellLayer
+from anaphora.nn.kinds import CellLayer, without_padding
+from anaphora.nn.pooling import over_time
 from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.ops.convolution import Padding, padding_sizes
 from anaphora.tensor import Tensor
@@ -50,6 +54,9 @@ NODES: tuple[tuple[Cell, Node], ...] = (
     (cells.mgu, Node("GRU", ("-f", "f", "n"), (), {"linear_before_reset": 1})),
 )
 """The cells that an operator computes; 1 - sigmoid(f) is sigmoid(-f)."""
+
+RESETS_FIRST = Node("GRU", ("z", "r", "n"))
+"""That of `ResetBefore`."""
 
 FUNCTIONS = {
     "add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "negative": "Neg",
@@ -94,9 +101,11 @@ def recurrent(
     t: Tracer, layer: nn.Recurrent, x: Any, state: Any = None, lengths: Any = None
 ) -> tuple[Any, Any]:
     """A stack of layers: a node for each layer that the standard has, else loops."""
-    if not isinstance(layer.kind, CellLayer):
+    kind = layer.kind
+    if not isinstance(kind, (CellLayer, nn.StepKind, ResetBefore)):
         raise ExportError(
-            f"layers of the kind {layer.kind.name!r} cannot be exported; those of a Cell can"
+            f"layers of the kind {kind.name!r} cannot be exported; those of a Cell and of a "
+            "StepKind can"
         )
     if not isinstance(x, Symbol):
         raise ExportError("its input does not depend on an input of the file")
@@ -109,10 +118,14 @@ def recurrent(
         x = x.transpose(1, 0, 2)
     assert isinstance(x, Symbol)
     states = None if state is None else [_batched(s, single) for s in as_tuple(state)]
-    cell = layer.kind.cell
-    if layer.zoneout:
+    if isinstance(kind, ResetBefore) and kind.activations != (TANH, SIGMOID):
+        raise ExportError(f"{kind.name!r} cannot be exported; with tanh and sigmoid it can")
+    cell = kind.cell if isinstance(kind, CellLayer) else None
+    if cell is not None and layer.zoneout:
         cell = cells.zoneout(cell, layer.zoneout)
-    node = None if layer.proj_size else node_of(cell)
+    node = None if layer.proj_size or cell is None else node_of(cell)
+    if isinstance(kind, ResetBefore):  # its weights are those of a GRU
+        cell, node = cells.gru, RESETS_FIRST
     finals: list[list[Any]] = []
     for k in range(layer.num_layers):
         directions = [
@@ -124,7 +137,7 @@ def recurrent(
             initial = [s if len(s) == D else s[k * D : (k + 1) * D] for s in states]
         x, final = (
             _node(t, node, directions, cell, x, initial, lengths)
-            if node is not None
+            if node is not None and cell is not None
             else _loops(t, directions, cell, x, initial, lengths)
         )
         if layer.layer_norm:
@@ -143,6 +156,17 @@ def recurrent(
     elif layer.batch_first:
         x = x.transpose(1, 0, 2)
     return x, from_tuple(after)
+
+
+def recurrent_cell(t: Tracer, module: nn.RecurrentCell, x: Any, state: Any = None) -> Any:
+    """One step of a cell."""
+    kind = module.kind
+    if x.ndim == 1 or state is None:
+        raise ExportError("one step can be exported of a batch [B, I] and a state [B, H]")
+    given = module._parameters()
+    halves = ops.linear(x, given["weight_ih"], given.get("bias_ih"))
+    states = list(as_tuple(state))
+    return from_tuple(_step(t, kind.cell, halves, states, given, module.hidden_size))  # type: ignore[arg-type]
 
 
 def _batched(state: Any, single: bool) -> Any:
@@ -229,7 +253,7 @@ def _in_int8(weight: Array) -> tuple[Array, Array]:
 def _loops(
     t: Tracer,
     directions: list[_Direction],
-    cell: Cell,
+    cell: Cell | None,
     x: Symbol,
     initial: list[Any] | None,
     lengths: Symbol | None,
@@ -249,36 +273,48 @@ def _loops(
 def _loop(
     t: Tracer,
     direction: _Direction,
-    cell: Cell,
+    cell: Cell | None,
     x: Symbol,
     initial: list[Any] | None,
     lengths: Symbol | None,
     reverse: bool,
 ) -> tuple[Symbol, list[Symbol]]:
-    """One direction as a Scan whose body is the cell's program; states are [B, ...]."""
+    """One direction as a Scan, whose body is the cell's program, or what the step of a kind writes.
+
+    States are [B, ...].
+    """
     layer, given = direction.layer, direction.parameters
-    H, P = layer.hidden_size, layer.proj_size or layer.hidden_size
+    shapes = layer.kind.state_shapes(layer)
     B = x.shape[1]
-    sizes = [P] + [H] * (len(cell.states) - 1)
     if initial is None:
         zero = onnx.numpy_helper.from_array(np.zeros(1, np.float32))
         initial = [
-            t.made(t.graph.node("ConstantOfShape", t.sizes((B, size)), value=zero), (B, size))
-            for size in sizes
+            t.made(t.graph.node("ConstantOfShape", t.sizes((B, *shape)), value=zero), (B, *shape))
+            for shape in shapes.values()
         ]
-    halves: Any = ops.linear(x, given["weight_ih"], given.get("bias_ih"))
-    scanned = [halves] if lengths is None else [halves, _active(t, lengths, x)]
+    read: Any = x if cell is None else ops.linear(x, given["weight_ih"], given.get("bias_ih"))
+    scanned = [read] if lengths is None else [read, _active(t, lengths, x)]
 
-    def step(before: list[Symbol], read: list[Symbol]) -> tuple[list[Any], list[Any]]:
-        new = _step(t, cell, read[0], before, given, H)
+    def next_states(x: Symbol, before: list[Symbol]) -> list[Any]:
+        if cell is None:
+            kind: Any = layer.kind
+            return list(kind.step(layer, x, tuple(before), given))
+        new = _step(t, cell, x, before, given, layer.hidden_size)
         if layer.proj_size:
             new[0] = ops.linear(new[0], given["weight_hr"])
+        return new
+
+    def step(before: list[Symbol], read: list[Symbol]) -> tuple[list[Any], list[Any]]:
+        new = next_states(read[0], before)
         if lengths is None:
             return new, [new[0]]
-        kept = [t.where(read[1], a, b) for a, b in zip(new, before, strict=True)]
+        kept = [
+            t.where(read[1].reshape(B, *[1] * (a.ndim - 1)), a, b)
+            for a, b in zip(new, before, strict=True)
+        ]
         return kept, [t.where(read[1], new[0], 0.0)]
 
-    names = [f"{name}{direction.suffix}" for name in (*cell.states, "Y")]
+    names = [f"{name}{direction.suffix}" for name in (*shapes, "Y")]
     after, (output,) = scan(t, step, initial, scanned, names, reverse)
     return output, after
 
@@ -440,32 +476,71 @@ def conv1d(
     return t.made(value, (x.shape[1], weight.shape[0], steps)).transpose(2, 0, 1)
 
 
-def conv1d_layer(t: Tracer, layer: nn.Conv1d, x: Any, lengths: Any = None) -> Any:
-    """`nn.Conv1d.forward`, within lengths."""
-    swapped = layer.batch_first and x.ndim == 3
-    if swapped:
-        x = x.transpose(1, 0, 2)
-    elif x.ndim == 2 and lengths is not None:
-        y = conv1d_layer(t, layer, x.reshape(x.shape[0], 1, x.shape[1]), lengths)
-        return y.reshape(y.shape[0], y.shape[2])
-    if lengths is not None:
-        x = t.where(_active(t, lengths, x), x, 0.0)
-    y = ops.conv1d(
-        x, layer.weight, layer.bias, layer.stride, layer._padding, layer.dilation, layer.groups
-    )
-    if lengths is not None:
-        y = t.where(_active(t, layer.output_lengths(lengths), y), y, 0.0)  # type: ignore[arg-type]
-    return y.transpose(1, 0, 2) if swapped else y
-
-
 def output_lengths(
     t: Tracer, lengths: Symbol, padding: int, K: int, stride: int, dilation: int
 ) -> Symbol:
-    """`nn.Conv1d.output_lengths`; division is towards 0, so negative numbers become 0 first."""
+    """`window_counts` of `anaphora.nn.pooling`; division is towards 0, so first comes a maximum."""
     last = t.elementwise("Add", lengths, padding - dilation * (K - 1) - 1)
     count = t.elementwise("Div", t.elementwise("Max", last, 0), stride)
     some = t.elementwise("And", lengths > 0, last >= 0, dtype=np.bool_)
     return t.elementwise("Mul", t.elementwise("Add", count, 1), t.cast(some, np.int64))
+
+
+def pool(t: Tracer, module: Any, x: Any, lengths: Any = None) -> Any:
+    """`nn.MaxPool1d` and `nn.AvgPool1d`: the standard's pools have time last."""
+    is_max = isinstance(module, nn.MaxPool1d)
+    options: dict[str, Any] = {} if is_max else {"count_include_pad": 1}
+
+    def pooled(x: Any, ends: Any) -> Any:
+        if ends is not None:
+            x = t.where(_active(t, ends, x), x, -np.inf if is_max else 0.0)
+        value = t.graph.node(
+            "MaxPool" if is_max else "AveragePool",
+            x.transpose(1, 2, 0).value,
+            kernel_shape=[module.kernel_size],
+            strides=[module.stride],
+            pads=[module.padding] * 2,
+            **options,
+        )
+        y = t.made(value, (*x.shape[1:], None)).transpose(2, 0, 1)
+        return y if ends is None else without_padding(y, module.output_lengths(ends))
+
+    return over_time(type(module).__name__, x, lengths, module.batch_first, pooled)
+
+
+# Normalization
+
+
+def group_norm(t: Tracer, module: nn.GroupNorm, x: Any, lengths: Any = None) -> Any:
+    """`nn.GroupNorm.forward`: means over steps and the features of a group."""
+    if x.ndim == 2:
+        rows = x.reshape(x.shape[0], 1, x.shape[1])
+        y = group_norm(t, module, rows if module.batch_first else rows.transpose(1, 0, 2))
+        return y.reshape(x.shape)
+
+    def normalized(x: Any, ends: Any) -> Any:
+        T, B, I = x.shape
+        size = I // module.num_groups
+
+        def masked(values: Any) -> Any:
+            flat = values.reshape(T, B, I)
+            return without_padding(flat, ends).reshape(T, B, module.num_groups, size)
+
+        def mean(values: Any) -> Any:
+            if ends is None:
+                return values.mean(axis=(0, 3), keepdims=True)
+            count = t.elementwise("Max", t.cast(ends, t.dtype) * float(size), float(size))
+            return values.sum(axis=(0, 3), keepdims=True) / count.reshape(1, B, 1, 1)
+
+        groups = masked(x)
+        centred = masked(groups - mean(groups))
+        y = centred * ops.power(mean(centred * centred) + module.epsilon, -0.5)
+        y = y.reshape(T, B, I)
+        if module.weight is not None and module.bias is not None:
+            y = y * module.weight + module.bias
+        return without_padding(y, ends)
+
+    return over_time("GroupNorm", x, lengths, module.batch_first, normalized)
 
 
 # Attention and models
@@ -548,7 +623,11 @@ OPERATIONS.update(conv1d=conv1d, crf_decode=crf_decode, output_lengths=output_le
 MODULES: dict[Any, Callable[..., Any]] = {
     nn.Recurrent.forward: recurrent,
     nn.Attention.forward: attention,
-    nn.Conv1d.forward: conv1d_layer,
+    nn.MaxPool1d.forward: pool,
+    nn.AvgPool1d.forward: pool,
+    nn.GroupNorm.forward: group_norm,
+    nn.RecurrentCell.forward: recurrent_cell,
+    nn.LSTMCell.forward: recurrent_cell,
     Decoder.forward: decoder,
     CharacterLayer.forward: character_layer,
 }

@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine, ops
+from anaphora.interop.cells import joined
 from anaphora.interop.onnx.cells import ACTIVATIONS, Activation, activations_of
 from anaphora.interop.onnx.reading import DTYPES, Array, Node, OnnxError
-from anaphora.interop.onnx.recurrent import RecurrentNode, joined, tensor
+from anaphora.interop.onnx.recurrent import RecurrentNode, tensor
 from anaphora.tensor import Tensor
 
 Function = Callable[..., Any]
@@ -681,8 +682,13 @@ _REDUCTIONS: dict[str, Function] = {
 
 @operator(*_REDUCTIONS)
 def _reduction(node: Node) -> Function:
-    function = _REDUCTIONS[node.operator]
-    axes_of = _axes_input(node, 13 if node.operator == "ReduceSum" else 18)
+    since = 13 if node.operator == "ReduceSum" else 18
+    return reduction(node, _REDUCTIONS[node.operator], since)
+
+
+def reduction(node: Node, function: Function, since: int) -> Function:
+    """The function of a node; its axes are an input since a version, and an attribute before."""
+    axes_of = _axes_input(node, since)
     keepdims = bool(node.get("keepdims", 1))
     keeps_all = bool(node.get("noop_with_empty_axes", 0))
 

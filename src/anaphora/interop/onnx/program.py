@@ -10,10 +10,12 @@ from typing import Any
 import numpy as np
 
 from anaphora import ops
+from anaphora.interop.cells import stacked
+from anaphora.interop.onnx import further_operators  # noqa: F401 - registers them
 from anaphora.interop.onnx.operators import OPERATORS, STATIC, Shaped, check_size
 from anaphora.interop.onnx.quantized import QuantizedLstm
 from anaphora.interop.onnx.reading import Array, Graph, Node, OnnxError, graphs
-from anaphora.interop.onnx.recurrent import RecurrentNode, stacked
+from anaphora.interop.onnx.recurrent import RecurrentNode
 from anaphora.tensor import Parameter, Tensor
 
 _KNOWN, _WEIGHTS, _INPUTS = range(3)
@@ -308,7 +310,7 @@ class Scan:
         body = node.get("body", None, Graph)
         if body is None or node.version < 9:
             raise node.error("has no body, or is of a version before 9")
-        self.captured = tuple(_captured(body))
+        self.captured = tuple(captured(body))
         self.program = Program(body, captured=self.captured)
         self.scanned = node.get("num_scan_inputs", 0)
         self.states = len(body.inputs) - self.scanned
@@ -368,7 +370,7 @@ class Scan:
         return (*states, *sequences)
 
 
-def _captured(graph: Graph) -> Iterator[str]:
+def captured(graph: Graph) -> Iterator[str]:
     """The names that a graph, or one inside it, reads from outside, each once."""
     inside = {value.name for one in graphs(graph) for value in one.inputs}
     inside |= {name for one in graphs(graph) for name in one.arrays}

@@ -6,9 +6,10 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from anaphora.interop.cells import stacked
 from anaphora.interop.onnx.operators import Function, axis_of, check_size, operator
 from anaphora.interop.onnx.reading import Array, Node
-from anaphora.interop.onnx.recurrent import RecurrentNode, stacked
+from anaphora.interop.onnx.recurrent import RecurrentNode
 from anaphora.tensor import Tensor
 
 
@@ -91,7 +92,7 @@ class QuantizedLstm:
                 raise self.node.error(f"{name} is not of 8-bit integers [D, I, 4H]")
         if inner.layout:
             raise self.node.error("layout 1, which the operator does not have")
-        inner._check(
+        inner.check(
             x, _floats(W).transpose(0, 2, 1), _floats(R).transpose(0, 2, 1), B, lengths, h, c, P
         )
         if x.dtype != np.float32:

@@ -238,6 +238,8 @@ class _Reader:
         )
         attributes: dict[str, Any] = {}
         for attribute in proto.attribute:
+            if not isinstance(attribute.name, str):  # protobuf's way to give what is not UTF-8
+                raise node.error(f"the attribute {attribute.name!r:.40} is not UTF-8")
             attributes[attribute.name] = self.attribute(attribute, node, scopes)
         return Node(operator, named, node.inputs, node.outputs, attributes, node.version)
 

@@ -10,14 +10,8 @@ import numpy as np
 from anaphora import engine, ops
 from anaphora.cells import Cell
 from anaphora.engine import LayerWeights, PackedLayers
-from anaphora.interop.onnx.cells import (
-    Activation,
-    activations_of,
-    gru_cell,
-    gru_reset_first_cell,
-    lstm_cell,
-    rnn_cell,
-)
+from anaphora.interop.cells import run_in_halves, stacked
+from anaphora.interop.onnx.cells import Activation, activations_of, cell_of
 from anaphora.interop.onnx.reading import Array, Node
 from anaphora.tensor import Tensor
 
@@ -82,11 +76,14 @@ class RecurrentNode:
         return [found[k : k + len(defaults)] for k in range(0, len(found), len(defaults))]
 
     def _cell(self, functions: tuple[Activation, ...], clip: float | None) -> Cell:
-        if self.operator == "RNN":
-            return rnn_cell(*functions, clip)
-        if self.operator == "LSTM":
-            return lstm_cell(*functions, clip, self.input_forget, self.peepholes)
-        return (gru_reset_first_cell if self.resets_first else gru_cell)(*functions, clip)
+        return cell_of(
+            self.operator,
+            functions,
+            clip,
+            input_forget=self.input_forget,
+            peepholes=self.peepholes,
+            resets_first=self.resets_first,
+        )
 
     def at(self, *inputs: Any) -> Function:
         """The function for inputs of these shapes: few steps are run with packed weights."""
@@ -118,7 +115,7 @@ class RecurrentNode:
         lengths, h, c, P = (*rest, *[None] * 4)[:4]
         if self.layout:
             x, h, c = (None if v is None else _moved(v, (1, 0, 2), self.node) for v in (x, h, c))
-        self._check(x, W, R, B, lengths, h, c, P)
+        self.check(x, W, R, B, lengths, h, c, P)
         rows, H = x.shape[1], R.shape[2]
         if lengths is not None:
             lengths = lengths.astype(np.int64)
@@ -127,7 +124,7 @@ class RecurrentNode:
             del initial[1:]
         outputs, finals = [], []
         for d, (cell, reverse) in enumerate(zip(self.cells, self.reverse, strict=True)):
-            weights = self._weights(W[d], R[d], None if B is None else B[d], P, d)
+            weights = self.weights(W[d], R[d], None if B is None else B[d], P, d)
             states = [state[d] for state in initial]
             run = self._run_reset_first if self.resets_first else run_cell
             output, final = run(cell, x, states, weights, lengths, reverse)
@@ -143,7 +140,8 @@ class RecurrentNode:
             ends = [end.transpose(1, 0, 2) for end in ends]
         return (Y, *ends)
 
-    def _weights(self, W: Any, R: Any, B: Any, P: Any, d: int) -> LayerWeights[Any]:
+    def weights(self, W: Any, R: Any, B: Any, P: Any, d: int) -> LayerWeights[Any]:
+        """The weights of a direction, with the rows of its cell's gates."""
         H = R.shape[1]
         G = GATES[self.operator]
         bias_ih, bias_hh = (None, None) if B is None else (B[: G * H], B[G * H :])
@@ -163,7 +161,7 @@ class RecurrentNode:
             W, R, B, P = arrays
             assert W is not None
             assert R is not None
-            weights = self._weights(W[0], R[0], None if B is None else B[0], P, 0)
+            weights = self.weights(W[0], R[0], None if B is None else B[0], P, 0)
             layer = weights.map(np.ascontiguousarray)
             packed = engine.pack_layers(self.cells[0].trace, R.shape[2], [layer])
             self._packed = (arrays, packed)
@@ -178,23 +176,18 @@ class RecurrentNode:
         lengths: Array | None,
         reverse: bool,
     ) -> tuple[Any, Sequence[Any]]:
-        """Two steps of the cell a step: the first makes ``r h``, the second the new state."""
-        T, B, _ = x.shape
         (h,) = states
-        H = h.shape[1]
         halves = product(x, weights.weight_ih, weights.bias_ih)
-        first = int(reverse)  # which of the two comes first in time
-        resets = np.zeros((T, 2, B, H), x.dtype)
-        resets[:, first] = 1
-        twice = joined([stacked([halves, halves], 1), resets], 3).reshape(2 * T, B, 4 * H)
         recurrent = LayerWeights(weight_hh=weights.weight_hh, bias_hh=weights.bias_hh)
-        initial = [h, h, zeros(x, (B, H))]
-        doubled = None if lengths is None else 2 * lengths
-        output, final = run_cell(cell, twice, initial, recurrent, doubled, reverse)
-        return output.reshape(T, 2, B, H)[:, 1 - first], final[1:2]
+        output, final = run_in_halves(run_cell, cell, halves, h, recurrent, lengths, reverse)
+        return output, (final,)
 
-    def _check(self, x: Any, W: Any, R: Any, B: Any, lengths: Any, h: Any, c: Any, P: Any) -> None:
-        """Check the shapes of the inputs."""
+    def check(self, x: Any, W: Any, R: Any, B: Any, lengths: Any, h: Any, c: Any, P: Any) -> None:
+        """Check the shapes of the inputs.
+
+        Raises:
+            OnnxError: one is wrong.
+        """
         D, G = len(self.reverse), GATES[self.operator]
         for name, value, axes in (("X", x, 3), ("W", W, 3), ("R", R, 3)):
             if value is None or value.ndim != axes:
@@ -258,20 +251,6 @@ def tensor(value: Any) -> Tensor:
 def zeros(like: Any, shape: tuple[int, ...]) -> Array:
     """Zeros of the dtype of another value."""
     return np.zeros(shape, like.dtype)
-
-
-def stacked(values: Sequence[Any], axis: int) -> Any:
-    """Values along a new axis."""
-    if any(isinstance(value, Tensor) for value in values):
-        return ops.stack(values, axis)
-    return np.expand_dims(values[0], axis) if len(values) == 1 else np.stack(values, axis)
-
-
-def joined(values: Sequence[Any], axis: int) -> Any:
-    """Values along an axis that they have."""
-    if any(isinstance(value, Tensor) for value in values):
-        return ops.concatenate(values, axis)
-    return np.concatenate(values, axis)
 
 
 def product(x: Any, weight: Any, bias: Any = None) -> Any:

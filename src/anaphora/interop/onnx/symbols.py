@@ -183,6 +183,25 @@ class Symbol(Tensor):
 
     __hash__ = object.__hash__
 
+    def _logical(self, operator: str, other: Any) -> Symbol:
+        if {_kind(self), _kind(other)} != {"b"}:
+            _refuse(f"{operator} cannot be exported of integers, but of booleans")
+        return self.tracer.elementwise(operator, self, other, dtype=np.bool_)
+
+    def __and__(self, other: Any) -> Any:
+        return self._logical("And", other)
+
+    def __or__(self, other: Any) -> Any:
+        return self._logical("Or", other)
+
+    def __xor__(self, other: Any) -> Any:
+        return self._logical("Xor", other)
+
+    def __invert__(self) -> Any:
+        return self.tracer.elementwise("Not", self, dtype=np.bool_)
+
+    __rand__, __ror__, __rxor__ = __and__, __or__, __xor__
+
     def active(self, steps: Size) -> Symbol:
         """For lengths [...], whether each of a number of steps is within them: [steps, ...]."""
         order = self.tracer.range(steps).reshape(steps, *[1] * self.ndim)  # type: ignore[arg-type]
@@ -247,7 +266,7 @@ class Tracer:
         self._paths = {id(module): path for path, module in model.named_modules()}
         self._written: dict[str, str] = {}
 
-    # The two methods of an `Interpreter`
+    # The methods of an `Interpreter`
 
     def operation(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Write an operation on Symbols; anything else is computed as usual."""
@@ -259,6 +278,12 @@ class Tracer:
                 f"{', '.join(sorted(OPERATIONS))}"
             )
         return OPERATIONS[name](self, *arguments, **options)
+
+    def composed(self, name: str, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
+        """Write an operation that is made of others, if there is a node for it."""
+        if name not in COMPOSED or not _has_symbols((arguments, options)):
+            return NotImplemented
+        return COMPOSED[name](self, *arguments, **options)
 
     def module(self, module: nn.Module, arguments: tuple[Any, ...], options: dict[str, Any]) -> Any:
         """Call a module with Symbols: as the table of layers says, or else its own forward."""
@@ -365,6 +390,12 @@ class Tracer:
         ]
         return self.graph.node("Concat", *parts, axis=0)
 
+    def number(self, size: Size) -> Any:
+        """A size as a float."""
+        if isinstance(size, int):
+            return np.asarray(size, self.dtype)
+        return self.cast(self.made(size.scalar, (), np.int64), self.dtype)
+
     def range(self, size: Size) -> Symbol:
         """The integers from 0 to below a size."""
         graph = self.graph
@@ -446,16 +477,19 @@ def _named(module: nn.Module, path: str) -> str:
     return f"{type(module).__name__}{f' ({path})' * bool(path)}"
 
 
-# Operations: each writes what the one of its name in `anaphora.ops` computes.
+# Operations: each writes what the one of its name in `anaphora.ops` computes. More are in
+# `further_operations`.
 
 Axes = int | tuple[int, ...] | None
 
 
-def _elementwise(operator: str) -> Callable[..., Symbol]:
+def elementwise(operator: str) -> Callable[..., Symbol]:
+    """An operation of one elementwise node."""
     return lambda t, *operands: t.elementwise(operator, *operands)
 
 
-def _of_floats(operator: str) -> Callable[..., Symbol]:
+def of_floats(operator: str) -> Callable[..., Symbol]:
+    """The same for floats; integers become such."""
     return lambda t, x: t.elementwise(operator, t.cast(x, t.dtype))
 
 
@@ -524,7 +558,9 @@ def _layer_norm(
     return t.made(value, x.shape)
 
 
-def _reduced(operator: str) -> Callable[..., Symbol]:
+def reduced(operator: str) -> Callable[..., Symbol]:
+    """A reduction along axes."""
+
     def write(t: Tracer, x: Symbol, axis: Axes = None, keepdims: bool = False) -> Symbol:
         chosen = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
         axes = sorted(a % x.ndim for a in chosen)
@@ -679,43 +715,46 @@ def _astype(t: Tracer, x: Symbol, dtype: Any) -> Symbol:
 
 
 OPERATIONS: dict[str, Callable[..., Any]] = {
-    "abs": _elementwise("Abs"),
-    "add": _elementwise("Add"),
+    "abs": elementwise("Abs"),
+    "add": elementwise("Add"),
     "additive_scores": _additive_scores,
     "astype": _astype,
     "broadcast_to": _broadcast_to,
     "concatenate": _concatenate,
     "divide": _divide,
     "embedding": _embedding,
-    "exp": _of_floats("Exp"),
+    "exp": of_floats("Exp"),
     "getitem": _getitem,
     "layer_norm": _layer_norm,
     "linear": linear,
-    "log": _of_floats("Log"),
+    "log": of_floats("Log"),
     "log_softmax": _softmax("LogSoftmax"),
     "masked_softmax": _masked_softmax,
     "matmul": _matmul,
-    "max": _reduced("ReduceMax"),
-    "maximum": _elementwise("Max"),
-    "mean": _reduced("ReduceMean"),
-    "minimum": _elementwise("Min"),
-    "multiply": _elementwise("Mul"),
-    "negative": _elementwise("Neg"),
+    "max": reduced("ReduceMax"),
+    "maximum": elementwise("Max"),
+    "mean": reduced("ReduceMean"),
+    "minimum": elementwise("Min"),
+    "multiply": elementwise("Mul"),
+    "negative": elementwise("Neg"),
     "power": _power,
-    "relu": _of_floats("Relu"),
+    "relu": of_floats("Relu"),
     "reshape": _reshape,
-    "sigmoid": _of_floats("Sigmoid"),
-    "sign": _elementwise("Sign"),
+    "sigmoid": of_floats("Sigmoid"),
+    "sign": elementwise("Sign"),
     "softmax": _softmax("Softmax"),
-    "softplus": _of_floats("Softplus"),
+    "softplus": of_floats("Softplus"),
     "split": _split,
-    "sqrt": _of_floats("Sqrt"),
+    "sqrt": of_floats("Sqrt"),
     "stack": _stack,
-    "subtract": _elementwise("Sub"),
-    "sum": _reduced("ReduceSum"),
-    "tanh": _of_floats("Tanh"),
+    "subtract": elementwise("Sub"),
+    "sum": reduced("ReduceSum"),
+    "tanh": of_floats("Tanh"),
     "transpose": _transpose,
     "unstack": _unstack,
     "where": lambda t, a, b, condition: t.where(condition, a, b),
 }
 """The operations that can be exported, by name."""
+
+COMPOSED: dict[str, Callable[..., Any]] = {}
+"""What writes operations that are made of others, by name; others run, and write their parts."""
