@@ -189,7 +189,8 @@ class Own(nn.Module):
             module = _member(self, step.target)
             if isinstance(module, nn.Recurrent) and isinstance(arguments[0], Packed):
                 packed, *rest = arguments
-                y, state = module(packed.data, *rest, lengths=packed.lengths, **_named(options))
+                layer: Any = module
+                y, state = layer(packed.data, *rest, lengths=packed.lengths, **_named(options))
                 return Packed(y, packed.lengths, packed.batch_first), state
             return module(*arguments, **_named(options))
         if step.target == "dropout":

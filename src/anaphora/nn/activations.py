@@ -6,7 +6,7 @@ from typing import Any
 
 from anaphora import ops
 from anaphora.nn.module import Module
-from anaphora.tensor import Tensor
+from anaphora.tensor import Operand, Tensor
 
 
 class _Plain(Module):
@@ -23,7 +23,7 @@ class Identity(_Plain):
     [1.0]
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Operand) -> Any:
         """Shapes: x [...]; returns x."""
         return x
 
@@ -43,7 +43,7 @@ class Flatten(Module):
         self.start_axis = start_axis
         self.end_axis = end_axis
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]."""
         result: Tensor = ops.flatten(x, self.start_axis, self.end_axis)
         return result
@@ -56,7 +56,7 @@ class ReLU(_Plain):
     array([0., 2.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.relu(x)
         return result
@@ -69,7 +69,7 @@ class Tanh(_Plain):
     array([0., 1.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.tanh(x)
         return result
@@ -82,7 +82,7 @@ class Sigmoid(_Plain):
     array([0.5], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.sigmoid(x)
         return result
@@ -95,7 +95,7 @@ class SiLU(_Plain):
     array([  0., 100.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.silu(x)
         return result
@@ -108,7 +108,7 @@ class Softplus(_Plain):
     array([  0., 200.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.softplus(x)
         return result
@@ -127,7 +127,7 @@ class GELU(Module):
     def __init__(self, approximate: str = "none") -> None:
         self.approximate = approximate
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.gelu(x, self.approximate)
         return result
@@ -149,7 +149,7 @@ class ELU(Module):
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.elu(x, self.alpha)
         return result
@@ -171,7 +171,7 @@ class LeakyReLU(Module):
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = negative_slope
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.leaky_relu(x, self.negative_slope)
         return result
@@ -193,7 +193,7 @@ class Softmax(Module):
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.softmax(x, self.axis)
         return result
@@ -215,7 +215,7 @@ class LogSoftmax(Module):
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.log_softmax(x, self.axis)
         return result

@@ -14,7 +14,7 @@ from anaphora.nn.module import Module
 from anaphora.ops.convolution import output_steps
 from anaphora.ops.recurrence import checked_lengths
 from anaphora.options import check_sizes
-from anaphora.tensor import Array, Tensor, as_integers, as_tensor
+from anaphora.tensor import Array, Operand, Tensor, as_integers, as_tensor
 
 
 class _Pooling(Module):
@@ -65,7 +65,7 @@ class _Pooling(Module):
         return ops.stack([x[k : k + end : self.stride] for k in range(self.kernel_size)])
 
     @foreign_names.arguments_checked
-    def forward(self, x: Any, lengths: ArrayLike | None = None) -> Tensor:
+    def forward(self, x: Operand, lengths: ArrayLike | None = None) -> Tensor:
         """Pool a batch of sequences, or one.
 
         Args:

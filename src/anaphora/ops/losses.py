@@ -18,6 +18,8 @@ from anaphora.ops.arithmetic import _where, abs, subtract
 from anaphora.ops.linear import check_linear
 from anaphora.tensor import (
     Array,
+    Input,
+    Operand,
     Tensor,
     as_integers,
     as_tensor,
@@ -35,9 +37,9 @@ _REDUCTIONS = ("mean", "sum", "none")
 @differentiable
 @floating
 def cross_entropy(
-    logits: Array,
+    logits: Input,
     /,
-    targets: Any,
+    targets: Input,
     ignore_index: int = -100,
     reduction: str = "mean",
     class_weights: ArrayLike | None = None,
@@ -91,11 +93,11 @@ def cross_entropy(
 @differentiable
 @floating
 def linear_cross_entropy(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
+    x: Input,
+    weight: Input,
+    bias: Input | None = None,
     /,
-    targets: Any = None,
+    targets: Input | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
     class_weights: ArrayLike | None = None,
@@ -149,9 +151,9 @@ def linear_cross_entropy(
 @differentiable
 @floating
 def nll_loss(
-    log_probabilities: Array,
+    log_probabilities: Input,
     /,
-    targets: Any,
+    targets: Input,
     ignore_index: int = -100,
     reduction: str = "mean",
     class_weights: ArrayLike | None = None,
@@ -200,7 +202,7 @@ def nll_loss(
 
 
 def balanced_class_weights(
-    targets: Any, num_classes: int, ignore_index: int = -100
+    targets: Operand, num_classes: int, ignore_index: int = -100
 ) -> NDArray[np.float64]:
     """Class weights that give each class the same total weight, whatever its number of targets.
 
@@ -361,7 +363,7 @@ def _checked_weights(
 @differentiable
 @floating
 def _binary_cross_entropy(
-    logits: Array, /, targets: Array, weight: Array | None, pos_weight: Array | None
+    logits: Input, /, targets: Input, weight: Input | None, pos_weight: Input | None
 ) -> Any:
     positive = targets if pos_weight is None else targets * pos_weight
     # -(positive * log sigmoid(x) + (1 - targets) * log sigmoid(-x))
@@ -379,8 +381,8 @@ def _binary_cross_entropy(
 
 @foreign_names.arguments_checked
 def binary_cross_entropy_with_logits(
-    logits: Any,
-    targets: Any,
+    logits: Operand,
+    targets: Operand,
     weight: ArrayLike | None = None,
     pos_weight: ArrayLike | None = None,
     where: ArrayLike | None = None,
@@ -431,7 +433,7 @@ def binary_cross_entropy_with_logits(
 
 @differentiable
 @floating
-def _of_probabilities(probabilities: Array, /, targets: Array, weight: Array | None) -> Any:
+def _of_probabilities(probabilities: Input, /, targets: Input, weight: Input | None) -> Any:
     with np.errstate(divide="ignore"):
         positive, negative = (
             np.maximum(np.log(p), p.dtype.type(-100)) for p in (probabilities, 1 - probabilities)
@@ -449,8 +451,8 @@ def _of_probabilities(probabilities: Array, /, targets: Array, weight: Array | N
 
 @foreign_names.arguments_checked
 def binary_cross_entropy(
-    probabilities: Any,
-    targets: Any,
+    probabilities: Operand,
+    targets: Operand,
     weight: ArrayLike | None = None,
     where: ArrayLike | None = None,
     reduction: str = "mean",
@@ -515,7 +517,7 @@ def _factor(name: str, given: ArrayLike | None, targets: Array, argument: str) -
 
 @foreign_names.arguments_checked
 def mean_squared_error(
-    prediction: Any, target: Any, where: ArrayLike | None = None, reduction: str = "mean"
+    prediction: Operand, target: Operand, where: ArrayLike | None = None, reduction: str = "mean"
 ) -> Tensor:
     """The mean of the squared differences of equal shapes.
 
@@ -541,7 +543,7 @@ def mean_squared_error(
 
 @foreign_names.arguments_checked
 def l1_loss(
-    prediction: Any, target: Any, where: ArrayLike | None = None, reduction: str = "mean"
+    prediction: Operand, target: Operand, where: ArrayLike | None = None, reduction: str = "mean"
 ) -> Tensor:
     """The mean of the absolute differences, minimized by the median.
 
@@ -559,7 +561,7 @@ def l1_loss(
 
 @differentiable
 @floating
-def _huber(difference: Array, /, delta: float) -> Any:
+def _huber(difference: Input, /, delta: float) -> Any:
     slope = np.clip(difference, -delta, delta).astype(difference.dtype, copy=False)
     half = difference.dtype.type(0.5)
     return slope * (difference - half * slope), lambda dy: dy * slope
@@ -567,8 +569,8 @@ def _huber(difference: Array, /, delta: float) -> Any:
 
 @foreign_names.arguments_checked
 def huber_loss(
-    prediction: Any,
-    target: Any,
+    prediction: Operand,
+    target: Operand,
     delta: float = 1.0,
     where: ArrayLike | None = None,
     reduction: str = "mean",
@@ -602,7 +604,7 @@ def huber_loss(
 
 @differentiable
 @floating
-def _pinball(predictions: Array, /, targets: Array, quantiles: Array) -> Any:
+def _pinball(predictions: Input, /, targets: Input, quantiles: Input) -> Any:
     below = targets[..., None] - predictions  # how far a prediction is below its target
     slopes = np.where(below < 0, quantiles - 1, np.where(below > 0, quantiles, 0))
     slopes = slopes.astype(predictions.dtype, copy=False)
@@ -611,8 +613,8 @@ def _pinball(predictions: Array, /, targets: Array, quantiles: Array) -> Any:
 
 @foreign_names.arguments_checked
 def pinball_loss(
-    predictions: Any,
-    targets: Any,
+    predictions: Operand,
+    targets: Operand,
     quantiles: Sequence[float],
     where: ArrayLike | None = None,
     reduction: str = "mean",
