@@ -13,6 +13,7 @@ from anaphora.models.body import DecoderBody
 from anaphora.models.reader import make_embedding, make_linear, make_recurrent, tie
 from anaphora.models.saved import SavedModel
 from anaphora.models.sequences import token_loss
+from anaphora.nn.states import State
 from anaphora.tensor import Tensor
 
 ATTENTIONS = {
@@ -97,7 +98,7 @@ class Decoder(nn.Module):
         state: Any,
         memory: nn.Memory | None = None,
         lengths: ArrayLike | None = None,
-    ) -> tuple[Tensor, Any, Tensor | None]:
+    ) -> tuple[Tensor, State, Tensor | None]:
         """Read tokens; return the inputs of the output layer, the state, and attention weights.
 
         Args:
@@ -148,7 +149,9 @@ class ConditionalLanguageModel(SavedModel):
     decoder: Decoder
 
     @abstractmethod
-    def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[Any, nn.Memory | None]:
+    def encode(
+        self, source: Any, lengths: ArrayLike | None = None
+    ) -> tuple[State, nn.Memory | None]:
         """Encode a source: return the decoder's initial state, and the memory it attends to."""
 
     def forward(

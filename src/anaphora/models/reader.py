@@ -12,7 +12,7 @@ from anaphora import nn, ops
 from anaphora.models.body import Body, SequenceBody
 from anaphora.models.saved import SavedModel
 from anaphora.models.sequence_session import SequenceSession
-from anaphora.nn.states import as_tuple
+from anaphora.nn.states import State, as_tuple
 from anaphora.tensor import Tensor
 
 
@@ -182,7 +182,7 @@ class Reader(SavedModel):
         lengths: ArrayLike | None = None,
         characters: Any = None,
         character_lengths: Any = None,
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Tensor, State]:
         """Run over a batch of sequences.
 
         Args:
@@ -199,7 +199,7 @@ class Reader(SavedModel):
             ValueError: characters are missing, or the model has no character layer.
         """
         x = self.embed(inputs, characters, character_lengths)
-        result: tuple[Tensor, Any] = self.recurrent(x, state, lengths=lengths)
+        result: tuple[Tensor, State] = self.recurrent(x, state, lengths=lengths)
         return result
 
     def embed(self, inputs: Any, characters: Any = None, character_lengths: Any = None) -> Any:

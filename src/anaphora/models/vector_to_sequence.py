@@ -12,7 +12,7 @@ from anaphora.data import TargetCodec
 from anaphora.models.body import DecoderBody, check_tied
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.reader import make_linear
-from anaphora.nn.states import from_tuple
+from anaphora.nn.states import State, from_tuple
 from anaphora.tensor import as_tensor
 
 
@@ -60,7 +60,7 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
         size = states * self.num_layers * self.hidden_size
         self.initial = make_linear(self, self.input_size, size)
 
-    def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[Any, None]:
+    def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[State, None]:
         """Make the decoder's initial state.
 
         Args:

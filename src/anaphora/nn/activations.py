@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from anaphora import ops
 from anaphora.nn.module import Module
 from anaphora.tensor import Operand, Tensor
@@ -23,7 +21,7 @@ class Identity(_Plain):
     [1.0]
     """
 
-    def forward(self, x: Operand) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Shapes: x [...]; returns x."""
         return x
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -50,6 +50,12 @@ class RecurrentCell(Module, Generic[S_co]):
     # Options of layers that a single step does not have.
     proj_size = 0
     weight_dropout = zoneout = 0.0
+
+    if TYPE_CHECKING:
+        weight_ih: Parameter
+        weight_hh: Parameter
+        bias_ih: Parameter
+        bias_hh: Parameter
 
     def __init__(
         self,

@@ -345,13 +345,15 @@ class Dropout(Module):
         self.p = p
         self.locked = locked
 
-    def forward(self, x: Operand) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Shapes: x [...], or [T, B, ...] if locked; returns the same.
 
         Anything but a Tensor becomes an array, which the next layer converts to its dtype.
         """
-        if not isinstance(x, Tensor):
-            return self.forward(as_tensor(x, None, "Dropout: an input")).data
+        given: Any = x
+        if not isinstance(given, Tensor):
+            array: Any = self.forward(as_tensor(given, None, "Dropout: an input")).data
+            return array  # type: ignore[no-any-return]
         if not self.training:
             return x
         return ops.dropout(x, self.p, shared_axes=(0,) if self.locked else ())

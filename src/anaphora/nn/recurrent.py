@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -76,6 +76,16 @@ class Recurrent(Module, Generic[S_co]):
     """
 
     returns_state = True
+
+    if TYPE_CHECKING:  # the parameters of the first layer; others are there in the same way
+        weight_ih_l0: Parameter
+        weight_hh_l0: Parameter
+        bias_ih_l0: Parameter
+        bias_hh_l0: Parameter
+        weight_ih_l0_reverse: Parameter
+        weight_hh_l0_reverse: Parameter
+        bias_ih_l0_reverse: Parameter
+        bias_hh_l0_reverse: Parameter
 
     def __init__(
         self,
