@@ -75,7 +75,7 @@ class Decoder(nn.Module):
         self.vocabulary_size = vocabulary_size
         self.end_id = end_id
         self.embedding = make_embedding(body, vocabulary_size)
-        self.recurrent = make_recurrent(body, self.embedding.embedding_dim)
+        self.recurrent = make_recurrent(body, self.embedding.embedding_dim, is_given_states=True)
         self.drop = nn.Dropout(body.dropout, body.locked_dropout)
         size = self.embedding.embedding_dim if body.tied else body.hidden_size
         self.attention: nn.Attention | None = None

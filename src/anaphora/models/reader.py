@@ -28,9 +28,17 @@ def make_embedding(body: Body, vocabulary_size: int) -> nn.Embedding:
 
 
 def make_recurrent(
-    body: Body, input_size: int, bidirectional: bool = False, hidden_size: int | None = None
+    body: Body,
+    input_size: int,
+    bidirectional: bool = False,
+    hidden_size: int | None = None,
+    *,
+    is_given_states: bool = False,
 ) -> nn.Recurrent:
-    """The recurrent layers of a body, with ``hidden_size`` units per direction if given."""
+    """The recurrent layers of a body, with ``hidden_size`` units per direction if given.
+
+    Those that are always given their initial states have none of their own to train.
+    """
     return nn.Recurrent(
         body.cell,
         input_size,
@@ -42,6 +50,7 @@ def make_recurrent(
         weight_dropout=body.weight_dropout,
         zoneout=body.zoneout,
         layer_norm=body.layer_norm,
+        trainable_state=body.trainable_state and not is_given_states,
         initialization=body.initialization,
         forget_bias=body.forget_bias,
         dtype=body.dtype,

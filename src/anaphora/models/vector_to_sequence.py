@@ -55,6 +55,11 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_tied(self)
+        if self.trainable_state:
+            raise ValueError(
+                "VectorToSequence: the initial states are made of the vector, so trainable_state "
+                "has nothing to train; omit it"
+            )
         self.decoder = Decoder(self, self.vocabulary_size, end_id=self.end_id)
         states = len(self.decoder.recurrent.cell.states)
         size = states * self.num_layers * self.hidden_size

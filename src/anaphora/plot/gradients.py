@@ -77,7 +77,8 @@ def _norms(layer: Recurrent, x: Array, seed: int) -> Array:
 
     # Forward: the states before each step.
     batch = () if x.ndim == 2 else (x.shape[1 - axis],)
-    state = tuple(np.zeros(n, layer.dtype) for n in layer.state_shapes(*batch).values())
+    initial = layer.initial_state(*(batch or (1,))).values()
+    state = tuple(array if batch else array[:, 0] for array in initial)
     befores = []
     with no_grad():
         for step in steps:

@@ -98,6 +98,11 @@ def recurrent(
         raise ExportError(
             f"layers of the kind {layer.kind.name!r} cannot be exported; those of a Cell can"
         )
+    if layer.trainable_state:
+        raise ExportError(
+            "trained initial states (trainable_state) cannot be exported, whose states start at 0; "
+            "train without them"
+        )
     if not isinstance(x, Symbol):
         raise ExportError("its input does not depend on an input of the file")
     if lengths is not None and not isinstance(lengths, Symbol):
