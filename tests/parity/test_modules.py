@@ -186,6 +186,15 @@ def test_losses_of_classes(reduction, dtype):
             targets,
             dtype,
         )
+        if "ignore_index" not in options:
+            probabilities = np.abs(normal(6, 4))
+            compare_losses(
+                nn.CrossEntropyLoss(**options, reduction=reduction),
+                torch.nn.CrossEntropyLoss(**theirs, reduction=reduction),
+                logits,
+                probabilities / probabilities.sum(axis=1, keepdims=True),
+                dtype,
+            )
         options.pop("label_smoothing", None)
         theirs.pop("label_smoothing", None)
         compare_losses(

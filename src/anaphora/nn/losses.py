@@ -37,7 +37,8 @@ class _Weighted(_Loss):
 class CrossEntropyLoss(_Weighted):
     """The negative log-probability of classes under softmax, in nats: `ops.cross_entropy`.
 
-    Shapes: logits [..., V]; targets [...] integers; returns one number, or [...] without reduction.
+    Shapes: logits [..., V]; targets [...] integers, or [..., V] probabilities of all classes;
+    returns one number, or [...] without reduction.
     The classes are the last axis; PyTorch's second axis is ``logits.transpose(0, 2, 1)``.
 
     Args:
@@ -65,7 +66,7 @@ class CrossEntropyLoss(_Weighted):
         self.label_smoothing = label_smoothing
 
     def forward(self, logits: Operand, targets: Operand) -> Tensor:
-        """Shapes: logits [..., V]; targets [...]."""
+        """Shapes: logits [..., V]; targets [...], or [..., V] probabilities."""
         result: Tensor = ops.cross_entropy(
             logits, targets, self.ignore_index, self.reduction, self._weights(),
             self.label_smoothing,

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora import engine, equations, foreign_names
+from anaphora.ops.activations import log_softmax
 from anaphora.ops.arithmetic import _where, abs, subtract
 from anaphora.ops.linear import check_linear
 from anaphora.tensor import (
@@ -23,6 +24,7 @@ from anaphora.tensor import (
     Tensor,
     as_integers,
     as_tensor,
+    composed,
     differentiable,
     floating,
     recording,
@@ -34,44 +36,95 @@ _REDUCTIONS = ("mean", "sum", "none")
 # Classes -------------------------------------------------------------------------------------
 
 
-@differentiable
-@floating
+@composed
 def cross_entropy(
-    logits: Input,
-    /,
-    targets: Input,
+    logits: Operand,
+    targets: Operand,
     ignore_index: int = -100,
     reduction: str = "mean",
     class_weights: ArrayLike | None = None,
     label_smoothing: float = 0.0,
-) -> Any:
+) -> Tensor:
     """The negative log-probability of the targets under softmax, in nats.
 
         q = (1 - s) * onehot(target) + s / V            s: label_smoothing
         loss = -sum(w * q * log softmax(logits))        w: class_weights, else 1
 
-    Source of label smoothing: Szegedy et al. 2016.
+    Targets may also be probabilities p, of which q = (1 - s) * p + s / V. Source of label
+    smoothing: Szegedy et al. 2016.
 
     Args:
         logits: [..., V] unnormalized log-probabilities.
-        targets: [...] integers in 0..V-1.
-        ignore_index: Targets with this value do not count: loss 0, gradient 0.
+        targets: [...] integers in 0..V-1; or floats [..., V], at least 0, the probabilities of all
+            classes, which may have gradients.
+        ignore_index: Targets with this value do not count: loss 0, gradient 0. For integers.
         reduction: "mean" over the targets that count (0 if none does), "sum", or "none": [...].
-            With class weights the mean is weighted by those of the targets, as in PyTorch.
+            With class weights the mean is weighted by those of integer targets, as in PyTorch.
         class_weights: [V] the weight of each class, at least 0; see `balanced_class_weights`.
         label_smoothing: The share of each target, 0 to 1, that is spread over all classes.
 
     Raises:
-        ValueError: shapes do not match, a target is outside 0..V-1, a weight is negative or not
-            finite, the smoothing is outside 0..1, or the reduction is unknown.
-        TypeError: the targets are not integers.
+        ValueError: shapes do not match, a target is outside 0..V-1, a probability or a weight is
+            negative or not finite, the smoothing is outside 0..1, or the reduction is unknown.
+        TypeError: the targets are neither integers [...] nor floats [..., V].
 
     >>> round(cross_entropy([[0.0, 0.0]], [1]).item(), 4)
     0.6931
+    >>> round(cross_entropy([[2.0, 0.0]], [[0.5, 0.5]]).item(), 4)  # (0.1269 + 2.1269) / 2
+    1.1269
     >>> logits = [[2.0, 0.0], [2.0, 0.0]]
     >>> cross_entropy(logits, [0, 1], class_weights=[1, 3]).item()  # (0.127 + 3 * 2.127) / 4
     1.62692...
     """
+    given = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    if given.dtype.kind == "f" and given.ndim and given.shape == np.shape(logits):
+        if ignore_index != -100:
+            raise ValueError(
+                f"cross_entropy: ignore_index={ignore_index} is for integer targets; the row of a "
+                "target that does not count is all 0 among probabilities"
+            )
+        return _cross_entropy_of_probabilities(
+            as_floats("cross_entropy", logits), given, reduction, class_weights, label_smoothing
+        )
+    return _cross_entropy(logits, targets, ignore_index, reduction, class_weights, label_smoothing)
+
+
+def _cross_entropy_of_probabilities(
+    logits: Tensor,
+    targets: Tensor | Array,
+    reduction: str,
+    class_weights: ArrayLike | None,
+    label_smoothing: float,
+) -> Tensor:
+    name, V = "cross_entropy", logits.shape[-1]
+    check_reduction(name, reduction)
+    _check_smoothing(name, label_smoothing)
+    probabilities = np.asarray(targets)
+    wrong = ~(np.isfinite(probabilities) & (probabilities >= 0))
+    if wrong.any():
+        raise ValueError(
+            f"{name}: the probability {probabilities[wrong][0]} in the targets; expected finite "
+            "numbers of at least 0 (floats as targets are probabilities, integers are classes)"
+        )
+    weights = _checked_weights(name, class_weights, V).astype(logits.dtype)
+    q = as_tensor(targets, logits.dtype, f"{name}: targets")
+    if label_smoothing:
+        q = q * (1 - label_smoothing) + label_smoothing / V
+    losses = -(log_softmax(logits, -1) * q * weights).sum(axis=-1)
+    return reduce_losses(name, losses, None, reduction)
+
+
+@differentiable
+@floating
+def _cross_entropy(
+    logits: Input,
+    /,
+    targets: Input,
+    ignore_index: int,
+    reduction: str,
+    class_weights: ArrayLike | None,
+    label_smoothing: float,
+) -> Any:
     target = _Targets(
         "cross_entropy", targets, logits.shape, logits.dtype, ignore_index, reduction,
         class_weights, label_smoothing,
@@ -271,8 +324,7 @@ class _Targets:
                 f"{name}: targets of shape {targets.shape} for logits of shape {shape}; "
                 "expected one target for each row of logits, whose last axis is the classes"
             )
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"{name}: label_smoothing must be from 0 to 1, not {label_smoothing}")
+        _check_smoothing(name, label_smoothing)
         flat = targets.reshape(-1)
         self.counted = flat != ignore_index
         outside = self.counted & ((flat < 0) | (flat >= shape[-1]))
@@ -326,6 +378,11 @@ class _Targets:
         scaled = dy.reshape(-1) * dy.dtype.type(self.scale)
         counted: Array = np.where(self.counted, scaled, 0).astype(dy.dtype, copy=False)
         return counted
+
+
+def _check_smoothing(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name}: label_smoothing must be from 0 to 1, not {share}")
 
 
 def scaled_sum(losses: Array, scale: float) -> Array:
