@@ -290,6 +290,17 @@ def test_pooling(options, dtype):
         )
 
 
+@pytest.mark.parametrize("T", range(7, 14))
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_windows_that_are_dilated_or_cut(padding, dilation, stride, T):
+    for ceil_mode in (False, True):
+        options = {"stride": stride, "padding": padding, "dilation": dilation}
+        ours, theirs = (m.MaxPool1d(3, **options, ceil_mode=ceil_mode) for m in (nn, torch.nn))
+        compare(ours, theirs, [normal(T, 2, 4)], np.float64, (1, 2, 0))
+
+
 @pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("options", [{}, {"affine": False}, {"momentum": None}], ids=str)
 def test_batch_normalization_of_sequences_and_rows(options, dtype):
