@@ -442,11 +442,11 @@ class Answering:
 
     foreign_names: ClassVar[str]
 
-    def __new__(cls, *arguments: Any, **options: Any) -> Self:  # noqa: D102
-        _check_constructor(cls, options)
-        return super().__new__(cls)
+    if not TYPE_CHECKING:  # type checkers should see the real arguments and attributes only
 
-    if not TYPE_CHECKING:  # type checkers should see the real attributes only
+        def __new__(cls, *arguments: Any, **options: Any) -> Self:  # noqa: D102
+            _check_constructor(cls, options)
+            return super().__new__(cls)
 
         def __getattr__(self, name: str) -> Any:
             attribute_missing(self, type(self).foreign_names, name)

@@ -96,8 +96,20 @@ def test_group_normalization_of_a_sequence_does_not_read_its_padding(batch_first
         assert not y[n:, b].any()
 
 
-@pytest.mark.parametrize("kind", [nn.MaxPool1d, nn.AvgPool1d])
-@pytest.mark.parametrize("options", [{}, {"stride": 2, "padding": 1}], ids=str)
+@pytest.mark.parametrize(
+    ("kind", "options"),
+    [
+        *(
+            (kind, o)
+            for kind in (nn.MaxPool1d, nn.AvgPool1d)
+            for o in ({}, {"stride": 2, "padding": 1})
+        ),
+        (nn.MaxPool1d, {"stride": 2, "ceil_mode": True}),
+        (nn.MaxPool1d, {"stride": 3, "ceil_mode": True, "padding": 1}),
+        (nn.MaxPool1d, {"stride": 1, "dilation": 2, "padding": 2}),
+    ],
+    ids=str,
+)
 def test_pooled_sequences_have_the_outputs_that_they_have_alone(kind, options):
     pool = kind(3, **options)
     x = sequences()

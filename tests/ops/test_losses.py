@@ -128,6 +128,50 @@ def test_cross_entropy_refuses(targets, options, error, message):
         ops.cross_entropy(Tensor(np.zeros((2, 3))), targets, **options)
 
 
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("weights", [None, np.array([0.5, 2.0, 0.0, 1.25, 3.0])])
+@pytest.mark.parametrize("smoothing", [0.0, 0.3])
+def test_probabilities_as_targets(smoothing, weights, reduction, rng, check_gradients):
+    logits, p = rng.standard_normal((3, 2, 5)), rng.dirichlet(np.ones(5), (3, 2))
+
+    def loss(logits, p):
+        return ops.cross_entropy(
+            logits, p, reduction=reduction, class_weights=weights, label_smoothing=smoothing
+        )
+
+    q = (1 - smoothing) * p + smoothing / 5
+    log_probabilities = logits - np.log(np.exp(logits).sum(axis=-1, keepdims=True))
+    losses = -(q * log_probabilities * (1 if weights is None else weights)).sum(axis=-1)
+    expected = {"mean": losses.mean(), "sum": losses.sum(), "none": losses}[reduction]
+    np.testing.assert_allclose(loss(logits, p).data, expected, rtol=1e-12)
+    check_gradients(loss, logits, p)
+
+
+def test_probabilities_of_one_class_are_the_class(rng):
+    logits, targets = rng.standard_normal((7, 4)), np.array([0, 3, 3, 1, 2, 0, 2])
+    found = ops.cross_entropy(logits.tolist(), np.eye(4)[targets])
+    assert found.dtype == np.float32
+    expected = ops.cross_entropy(logits, targets).item()
+    assert found.item() == pytest.approx(expected, rel=1e-6)
+    assert ops.cross_entropy(logits[0], np.eye(4)[2]).shape == ()
+
+
+@pytest.mark.parametrize(
+    ("targets", "options", "message"),
+    [
+        ([[0.5, -0.5, 1.0]], {}, "the probability -0.5 in the targets; expected finite numbers"),
+        ([[0.5, np.nan, 0.5]], {}, "the probability nan in the targets"),
+        ([[0.5, 0.5, 0.0]], {"ignore_index": 0}, "ignore_index=0 is for integer targets"),
+        ([[0.5, 0.5, 0.0]], {"label_smoothing": 2}, "label_smoothing must be from 0 to 1"),
+        ([[0.5, 0.5, 0.0]], {"reduction": "all"}, "reduction 'all' is not one of"),
+        ([[0.5, 0.5, 0.0]], {"class_weights": [1, 2]}, "class_weights of shape"),
+    ],
+)
+def test_probabilities_are_checked(targets, options, message):
+    with pytest.raises(ValueError, match=f"^cross_entropy: .*{message}"):
+        ops.cross_entropy(np.zeros((1, 3)), targets, **options)
+
+
 # Class weights and label smoothing -------------------------------------------------------------
 
 WEIGHTS = np.array([0.5, 2.0, 0.0, 1.25, 3.0])

@@ -186,6 +186,15 @@ def test_losses_of_classes(reduction, dtype):
             targets,
             dtype,
         )
+        if "ignore_index" not in options:
+            probabilities = np.abs(normal(6, 4))
+            compare_losses(
+                nn.CrossEntropyLoss(**options, reduction=reduction),
+                torch.nn.CrossEntropyLoss(**theirs, reduction=reduction),
+                logits,
+                probabilities / probabilities.sum(axis=1, keepdims=True),
+                dtype,
+            )
         options.pop("label_smoothing", None)
         theirs.pop("label_smoothing", None)
         compare_losses(
@@ -279,6 +288,17 @@ def test_pooling(options, dtype):
         np.testing.assert_array_equal(
             y.data.swapaxes(0, 1), getattr(nn, name)(3, **options)(x[0]).data
         )
+
+
+@pytest.mark.parametrize("T", range(7, 14))
+@pytest.mark.parametrize("stride", [1, 2, 3, 4])
+@pytest.mark.parametrize("dilation", [1, 3])
+@pytest.mark.parametrize("padding", [0, 1])
+def test_windows_that_are_dilated_or_cut(padding, dilation, stride, T):
+    for ceil_mode in (False, True):
+        options = {"stride": stride, "padding": padding, "dilation": dilation}
+        ours, theirs = (m.MaxPool1d(3, **options, ceil_mode=ceil_mode) for m in (nn, torch.nn))
+        compare(ours, theirs, [normal(T, 2, 4)], np.float64, (1, 2, 0))
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

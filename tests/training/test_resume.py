@@ -40,6 +40,7 @@ VARIANTS = {
         "zoneout": 0.1, "layer_norm": True, "activation_penalty": 2.0, "temporal_penalty": 1.0,
         "num_layers": 2,
     },
+    "trained states": {"trainable_state": True, "num_layers": 2, "dropout": 0.2},
     "accumulated": {"accumulate": 3, "dropout": 0.3, "warm_up": 3, "batch_size": 4},
     "lazy": {"lazy_rows": True, "weight_decay": 0.1, "dropout": 0.2},
     "averaged": {"ema_decay": 0.9, "dropout": 0.3, "batch_size": 12},

@@ -194,6 +194,11 @@ def _layers(name: str, recurrent: nn.Recurrent) -> list[Layer]:
         raise ValueError(
             f"{name} has layers of {kind.name!r}, which are no cell and have no program"
         )
+    if recurrent.trainable_state:
+        raise ValueError(
+            f"{name} has trained initial states, and what is exported starts at 0; train it "
+            "without trainable_state"
+        )
     cell = kind.cell
     if not cell.fused:
         raise ValueError(

@@ -205,7 +205,8 @@ class Own(nn.Module):
             module = _member(self, step.target)
             if isinstance(module, nn.Recurrent) and isinstance(arguments[0], Packed):
                 packed, *rest = arguments
-                y, state = module(packed.data, *rest, lengths=packed.lengths, **_named(options))
+                layer: Any = module
+                y, state = layer(packed.data, *rest, lengths=packed.lengths, **_named(options))
                 return Packed(y, packed.lengths, packed.batch_first), state
             return module(*arguments, **_named(options))
         if step.target == "dropout":
@@ -832,7 +833,7 @@ def _to_recurrent(torch: Any, module: nn.Recurrent, place: str, options: dict[st
     kinds = {"rnn": "RNN", "rnn_relu": "RNN", "lstm": "LSTM", "gru": "GRU"}
     if (name := kinds.get(module.kind.name)) is None or CELLS[module.kind.name] is not module.cell:
         raise ValueError(f"{place}: PyTorch has no layer of {module.kind.name!r}")
-    for option in ("weight_dropout", "zoneout", "layer_norm"):
+    for option in ("weight_dropout", "zoneout", "layer_norm", "trainable_state"):
         if getattr(module, option):
             raise ValueError(f"{place}: {option} has no equivalent in PyTorch")
     if module.locked_dropout and module.dropout:

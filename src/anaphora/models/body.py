@@ -48,6 +48,8 @@ class Body(Options):
             et al. 2018).
         zoneout: The fraction of the units that keep their states in a step; see `nn.Recurrent`.
         layer_norm: Normalize the outputs of each layer; see `nn.Recurrent`.
+        trainable_state: Train the initial states, which start at 0; see `nn.Recurrent`. Of a model
+            with an encoder those of the encoder, whose last states are the decoder's first.
         initialization: The initialization of all layers; see `nn.Recurrent`.
         forget_bias: The initial bias of forget gates; None for that of the initialization.
         dtype: "float32" or "float64".
@@ -83,6 +85,9 @@ class Body(Options):
         0.0, "Fraction of the units that keep their states in a step.", SHARE
     )
     layer_norm: bool = model_option(False, "Normalize the outputs of each recurrent layer.")
+    trainable_state: bool = model_option(
+        False, "Train the initial states of the recurrent layers, which start at 0."
+    )
     initialization: str | float = model_option(
         "pytorch", "pytorch, xavier, orthogonal, or a number a for uniform(-a, a)."
     )

@@ -13,6 +13,7 @@ from anaphora.models.body import DecoderBody
 from anaphora.models.reader import make_embedding, make_linear, make_recurrent, tie
 from anaphora.models.saved import SavedModel
 from anaphora.models.sequences import token_loss
+from anaphora.nn.states import State
 from anaphora.tensor import Tensor
 
 ATTENTIONS = {
@@ -74,7 +75,7 @@ class Decoder(nn.Module):
         self.vocabulary_size = vocabulary_size
         self.end_id = end_id
         self.embedding = make_embedding(body, vocabulary_size)
-        self.recurrent = make_recurrent(body, self.embedding.embedding_dim)
+        self.recurrent = make_recurrent(body, self.embedding.embedding_dim, is_given_states=True)
         self.drop = nn.Dropout(body.dropout, body.locked_dropout)
         size = self.embedding.embedding_dim if body.tied else body.hidden_size
         self.attention: nn.Attention | None = None
@@ -97,7 +98,7 @@ class Decoder(nn.Module):
         state: Any,
         memory: nn.Memory | None = None,
         lengths: ArrayLike | None = None,
-    ) -> tuple[Tensor, Any, Tensor | None]:
+    ) -> tuple[Tensor, State, Tensor | None]:
         """Read tokens; return the inputs of the output layer, the state, and attention weights.
 
         Args:
@@ -148,7 +149,9 @@ class ConditionalLanguageModel(SavedModel):
     decoder: Decoder
 
     @abstractmethod
-    def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[Any, nn.Memory | None]:
+    def encode(
+        self, source: Any, lengths: ArrayLike | None = None
+    ) -> tuple[State, nn.Memory | None]:
         """Encode a source: return the decoder's initial state, and the memory it attends to."""
 
     def forward(

@@ -11,7 +11,7 @@ from anaphora import nn
 from anaphora.models.body import EncoderDecoderBody
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.reader import make_embedding, make_recurrent
-from anaphora.nn.states import as_tuple, from_tuple
+from anaphora.nn.states import State, as_tuple, from_tuple
 from anaphora.options import defaults
 
 
@@ -73,7 +73,9 @@ class EncoderDecoder(ConditionalLanguageModel, EncoderDecoderBody):
             self, self.vocabulary_size, attention=self.attention or "none", end_id=self.end_id
         )
 
-    def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[Any, nn.Memory | None]:
+    def encode(
+        self, source: Any, lengths: ArrayLike | None = None
+    ) -> tuple[State, nn.Memory | None]:
         """Encode a source.
 
         Args:

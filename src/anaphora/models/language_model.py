@@ -14,6 +14,7 @@ from anaphora.models.body import LanguageModelBody
 from anaphora.models.reader import Reader, make_linear, tie
 from anaphora.models.sequences import token_loss
 from anaphora.models.session import LanguageModelSession
+from anaphora.nn.states import State
 from anaphora.tensor import Tensor
 
 
@@ -54,7 +55,7 @@ class LanguageModel(Reader, LanguageModelBody):
 
     def forward(
         self, ids: Any, state: Any = None, lengths: ArrayLike | None = None
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Tensor, State]:
         """Score the tokens that may follow each token.
 
         Args:
@@ -68,7 +69,7 @@ class LanguageModel(Reader, LanguageModelBody):
         y, state = self.read(ids, state, lengths)
         return self.output(self.drop(y)), state
 
-    def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
+    def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, State]:
         """The mean negative log-probability of the batch's targets, in nats, and the state.
 
         In training mode it includes the penalties; `loss_and_penalty` returns them separately.
@@ -83,7 +84,7 @@ class LanguageModel(Reader, LanguageModelBody):
 
     def loss_and_penalty(
         self, batch: Batch, state: Any = None
-    ) -> tuple[Tensor, Tensor | None, Any]:
+    ) -> tuple[Tensor, Tensor | None, State]:
         """The mean negative log-probability of the batch's targets, the penalties, and the state.
 
         The penalty is None in evaluation mode, and if the model has none.
@@ -97,7 +98,7 @@ class LanguageModel(Reader, LanguageModelBody):
         penalty += self.temporal_penalty * ops.temporal_penalty(h, lengths=batch.lengths)
         return loss, penalty, state
 
-    def token_losses(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
+    def token_losses(self, batch: Batch, state: Any = None) -> tuple[Tensor, State]:
         """The negative log-probability of each target, [T, B], in nats, and the state.
 
         That of a target of -100 is 0; there are no penalties.

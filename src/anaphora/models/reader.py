@@ -12,7 +12,7 @@ from anaphora import nn, ops
 from anaphora.models.body import Body, SequenceBody
 from anaphora.models.saved import SavedModel
 from anaphora.models.sequence_session import SequenceSession
-from anaphora.nn.states import as_tuple
+from anaphora.nn.states import State, as_tuple
 from anaphora.tensor import Tensor
 
 
@@ -28,9 +28,17 @@ def make_embedding(body: Body, vocabulary_size: int) -> nn.Embedding:
 
 
 def make_recurrent(
-    body: Body, input_size: int, bidirectional: bool = False, hidden_size: int | None = None
+    body: Body,
+    input_size: int,
+    bidirectional: bool = False,
+    hidden_size: int | None = None,
+    *,
+    is_given_states: bool = False,
 ) -> nn.Recurrent:
-    """The recurrent layers of a body, with ``hidden_size`` units per direction if given."""
+    """The recurrent layers of a body, with ``hidden_size`` units per direction if given.
+
+    Those that are always given their initial states have none of their own to train.
+    """
     return nn.Recurrent(
         body.cell,
         input_size,
@@ -42,6 +50,7 @@ def make_recurrent(
         weight_dropout=body.weight_dropout,
         zoneout=body.zoneout,
         layer_norm=body.layer_norm,
+        trainable_state=body.trainable_state and not is_given_states,
         initialization=body.initialization,
         forget_bias=body.forget_bias,
         dtype=body.dtype,
@@ -182,7 +191,7 @@ class Reader(SavedModel):
         lengths: ArrayLike | None = None,
         characters: Any = None,
         character_lengths: Any = None,
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Tensor, State]:
         """Run over a batch of sequences.
 
         Args:
@@ -199,7 +208,7 @@ class Reader(SavedModel):
             ValueError: characters are missing, or the model has no character layer.
         """
         x = self.embed(inputs, characters, character_lengths)
-        result: tuple[Tensor, Any] = self.recurrent(x, state, lengths=lengths)
+        result: tuple[Tensor, State] = self.recurrent(x, state, lengths=lengths)
         return result
 
     def embed(self, inputs: Any, characters: Any = None, character_lengths: Any = None) -> Any:

@@ -21,6 +21,7 @@ from anaphora.data import (
 from anaphora.models.body import ClassifierBody, PooledBody, TaggerBody
 from anaphora.models.reader import CharacterLayer, SequenceModel, last_outputs, make_linear
 from anaphora.models.sequence_session import TaggerSession
+from anaphora.nn.states import State
 from anaphora.tensor import Array, Tensor
 
 
@@ -96,7 +97,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
         lengths: ArrayLike | None = None,
         characters: Any = None,
         character_lengths: Any = None,
-    ) -> tuple[Tensor, Any]:
+    ) -> tuple[Tensor, State]:
         """Score the tags of each step; the arguments are those of `read`.
 
         Returns:
@@ -156,7 +157,7 @@ class SequenceTagger(SequenceModel, TaggerBody):
         shares: Array = ops.softmax(scores).data
         return shares
 
-    def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, Any]:
+    def loss(self, batch: Batch, state: Any = None) -> tuple[Tensor, State]:
         """The mean negative log-probability of the tags ``batch.targets`` [T, B], and the state.
 
         Steps with the tag -100 do not count. With a CRF it is that of the path, divided by its

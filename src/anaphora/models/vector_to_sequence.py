@@ -12,7 +12,7 @@ from anaphora.data import TargetCodec
 from anaphora.models.body import DecoderBody, check_tied
 from anaphora.models.decoder import ConditionalLanguageModel, Decoder
 from anaphora.models.reader import make_linear
-from anaphora.nn.states import from_tuple
+from anaphora.nn.states import State, from_tuple
 from anaphora.tensor import as_tensor
 
 
@@ -55,12 +55,17 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
     def __post_init__(self) -> None:
         super().__post_init__()
         check_tied(self)
+        if self.trainable_state:
+            raise ValueError(
+                "VectorToSequence: the initial states are made of the vector, so trainable_state "
+                "has nothing to train; omit it"
+            )
         self.decoder = Decoder(self, self.vocabulary_size, end_id=self.end_id)
         states = len(self.decoder.recurrent.cell.states)
         size = states * self.num_layers * self.hidden_size
         self.initial = make_linear(self, self.input_size, size)
 
-    def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[Any, None]:
+    def encode(self, source: Any, lengths: ArrayLike | None = None) -> tuple[State, None]:
         """Make the decoder's initial state.
 
         Args:

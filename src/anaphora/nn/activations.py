@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from anaphora import ops
 from anaphora.nn.module import Module
-from anaphora.tensor import Tensor
+from anaphora.tensor import Operand, Tensor
 
 
 class _Plain(Module):
@@ -23,7 +21,7 @@ class Identity(_Plain):
     [1.0]
     """
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Shapes: x [...]; returns x."""
         return x
 
@@ -43,7 +41,7 @@ class Flatten(Module):
         self.start_axis = start_axis
         self.end_axis = end_axis
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]."""
         result: Tensor = ops.flatten(x, self.start_axis, self.end_axis)
         return result
@@ -56,7 +54,7 @@ class ReLU(_Plain):
     array([0., 2.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.relu(x)
         return result
@@ -69,7 +67,7 @@ class Tanh(_Plain):
     array([0., 1.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.tanh(x)
         return result
@@ -82,7 +80,7 @@ class Sigmoid(_Plain):
     array([0.5], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.sigmoid(x)
         return result
@@ -95,7 +93,7 @@ class SiLU(_Plain):
     array([  0., 100.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.silu(x)
         return result
@@ -108,7 +106,7 @@ class Softplus(_Plain):
     array([  0., 200.], dtype=float32)
     """
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.softplus(x)
         return result
@@ -127,7 +125,7 @@ class GELU(Module):
     def __init__(self, approximate: str = "none") -> None:
         self.approximate = approximate
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.gelu(x, self.approximate)
         return result
@@ -149,7 +147,7 @@ class ELU(Module):
     def __init__(self, alpha: float = 1.0) -> None:
         self.alpha = alpha
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.elu(x, self.alpha)
         return result
@@ -171,7 +169,7 @@ class LeakyReLU(Module):
     def __init__(self, negative_slope: float = 0.01) -> None:
         self.negative_slope = negative_slope
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.leaky_relu(x, self.negative_slope)
         return result
@@ -193,7 +191,7 @@ class Softmax(Module):
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.softmax(x, self.axis)
         return result
@@ -215,7 +213,7 @@ class LogSoftmax(Module):
     def __init__(self, axis: int = -1) -> None:
         self.axis = axis
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [...]; returns the same."""
         result: Tensor = ops.log_softmax(x, self.axis)
         return result

@@ -161,7 +161,7 @@ class MultiplicativeAttention(Attention):
 
     def keys(self, states: Tensor) -> Tensor:
         """Shapes: states [S, B, E]; returns [S, B, Q]."""
-        return self.key(states)  # type: ignore[no-any-return]
+        return self.key(states)
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Shapes: queries [T, B, Q]; keys [S, B, Q]; returns [B, T, S]."""
@@ -210,7 +210,7 @@ class AdditiveAttention(Attention):
 
     def keys(self, states: Tensor) -> Tensor:
         """Shapes: states [S, B, E]; returns [S, B, A]."""
-        return self.key(states)  # type: ignore[no-any-return]
+        return self.key(states)
 
     def scores(self, queries: Tensor, keys: Tensor) -> Tensor:
         """Shapes: queries [T, B, Q]; keys [S, B, A]; returns [B, T, S]."""

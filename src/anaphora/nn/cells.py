@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import numpy as np
 from numpy.typing import DTypeLike
@@ -13,12 +13,12 @@ from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.kinds import CellLayer
 from anaphora.nn.module import Module
-from anaphora.nn.states import State, as_tuple, from_tuple
+from anaphora.nn.states import GivenState, S_co, as_tuple, from_tuple
 from anaphora.options import check_sizes
-from anaphora.tensor import Parameter, Tensor, as_tensor
+from anaphora.tensor import Operand, Parameter, Tensor, as_tensor
 
 
-class RecurrentCell(Module):
+class RecurrentCell(Module, Generic[S_co]):
     """One step of any cell, with parameters of its own: what a layer does, step by step.
 
     A step is a sequence of one step to the engine, so it has the bits of the layer with the same
@@ -50,6 +50,12 @@ class RecurrentCell(Module):
     # Options of layers that a single step does not have.
     proj_size = 0
     weight_dropout = zoneout = 0.0
+
+    if TYPE_CHECKING:
+        weight_ih: Parameter
+        weight_hh: Parameter
+        bias_ih: Parameter
+        bias_hh: Parameter
 
     def __init__(
         self,
@@ -89,7 +95,7 @@ class RecurrentCell(Module):
             self.kind.reset_parameters(layer, self._parameters(), initialization)
 
     @foreign_names.arguments_checked
-    def forward(self, x: Any, state: Any = None) -> State:
+    def forward(self, x: Operand, state: GivenState = None) -> S_co:
         """Run one step.
 
         Args:
@@ -142,7 +148,8 @@ class RecurrentCell(Module):
             False,
             None,
         )
-        return from_tuple([s.reshape(self.hidden_size) if single else s for s in after])
+        states_after = [s.reshape(self.hidden_size) if single else s for s in after]
+        return cast(S_co, from_tuple(states_after))
 
     def extra_repr(self) -> str:  # noqa: D102
         options = f"{self.kind.name}, {self.input_size}, {self.hidden_size}"
@@ -151,7 +158,7 @@ class RecurrentCell(Module):
         return options + ("" if self.dtype == np.float32 else f", dtype={self.dtype}")
 
 
-class RNNCell(RecurrentCell):
+class RNNCell(RecurrentCell[Tensor]):
     """One step of `RNN`: ``h = tanh(W_ih x + b_ih + W_hh h + b_hh)``.
 
     Shapes: x [B, I]; h [B, H]; returns h.
@@ -194,7 +201,7 @@ class RNNCell(RecurrentCell):
         )
 
 
-class LSTMCell(RecurrentCell):
+class LSTMCell(RecurrentCell[tuple[Tensor, Tensor]]):
     """One step of `LSTM`, whose equations it has.
 
     Shapes: x [B, I]; h, c [B, H]; returns (h, c).
@@ -235,14 +242,8 @@ class LSTMCell(RecurrentCell):
             dtype=dtype,
         )
 
-    @foreign_names.arguments_checked
-    def forward(self, x: Any, state: Any = None) -> tuple[Tensor, Tensor]:
-        """Shapes: x [B, I] or [I]; state (h, c), [B, H] or [H] each; returns the next (h, c)."""
-        h, c = super().forward(x, state)
-        return h, c
 
-
-class GRUCell(RecurrentCell):
+class GRUCell(RecurrentCell[Tensor]):
     """One step of `GRU`, whose equations it has.
 
     Shapes: x [B, I]; h [B, H]; returns h.

@@ -7,10 +7,19 @@ a module too, such as ``parameters()`` and ``eval()``, and PyTorch's names.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any, Generic
 
 from anaphora.nn.module import Module
 from anaphora.tensor import Parameter
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    M = TypeVar("M", bound=Module, default=Module)
+else:
+    from typing import TypeVar
+
+    M = TypeVar("M", bound=Module)
 
 
 class _Container(Module):
@@ -32,7 +41,7 @@ class _Container(Module):
         )
 
 
-class ModuleList(_Container, list[Module]):
+class ModuleList(_Container, list[M], Generic[M]):
     """A list of modules that is a module; its methods are those of a list.
 
     Parameters are named ``0.weight``, ``1.weight``, ... by position.
@@ -50,11 +59,11 @@ class ModuleList(_Container, list[Module]):
     ['0.weight', '1.weight', '2.weight', '2.bias']
     """
 
-    def __init__(self, modules: Iterable[Module] = ()) -> None:
+    def __init__(self, modules: Iterable[M] = ()) -> None:
         super().__init__(_checked(self, modules, Module))
 
 
-class ModuleDict(_Container, dict[str, Module]):
+class ModuleDict(_Container, dict[str, M], Generic[M]):
     """A dictionary of modules that is a module; its methods are those of a dictionary.
 
     Parameters are named ``KEY.weight``.
@@ -71,7 +80,7 @@ class ModuleDict(_Container, dict[str, Module]):
     (['lstm.weight_ih_l0', 'lstm.weight_hh_l0'], 4)
     """
 
-    def __init__(self, modules: Mapping[str, Module] | Iterable[tuple[str, Module]] = ()) -> None:
+    def __init__(self, modules: Mapping[str, M] | Iterable[tuple[str, M]] = ()) -> None:
         given = dict(modules)
         _checked(self, given.values(), Module)
         super().__init__(given)
@@ -109,7 +118,7 @@ def _parameter(value: Any) -> Parameter:
     return value if isinstance(value, Parameter) else Parameter(value)
 
 
-def _checked(owner: Module, items: Any, kind: type) -> list[Module]:
+def _checked(owner: Module, items: Iterable[M], kind: type) -> list[M]:
     name = type(owner).__name__
     if not isinstance(items, Iterable):
         raise TypeError(f"{name}: it takes a list of modules; write {name}([module])")

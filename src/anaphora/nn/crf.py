@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -13,7 +13,7 @@ from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.module import Module
 from anaphora.options import check_sizes
-from anaphora.tensor import Array, Tensor
+from anaphora.tensor import Array, Operand, Tensor
 
 SCHEMES = ("BIO", "IOB1", "BIOES")
 
@@ -148,14 +148,16 @@ class CRF(Module):
             for parameter in self.parameters():
                 initialize.uniform(parameter, bound)
 
-    def forward(self, emissions: Any, tags: Any, lengths: ArrayLike | None = None) -> Tensor:
+    def forward(
+        self, emissions: Operand, tags: Operand, lengths: ArrayLike | None = None
+    ) -> Tensor:
         """As `loss`."""
         return self.loss(emissions, tags, lengths)
 
     def loss(
         self,
-        emissions: Any,
-        tags: Any,
+        emissions: Operand,
+        tags: Operand,
         lengths: ArrayLike | None = None,
         reduction: str = "mean",
     ) -> Tensor:
@@ -176,7 +178,7 @@ class CRF(Module):
         )  # fmt: skip
         return result
 
-    def decode(self, emissions: Any, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
+    def decode(self, emissions: Operand, lengths: ArrayLike | None = None) -> NDArray[np.int64]:
         """The best path of each row: tags [T, B], -100 beyond the lengths.
 
         Raises:
@@ -184,7 +186,7 @@ class CRF(Module):
         """
         return ops.crf_decode(emissions, *self._allowed(), lengths)
 
-    def marginals(self, emissions: Any, lengths: ArrayLike | None = None) -> Array:
+    def marginals(self, emissions: Operand, lengths: ArrayLike | None = None) -> Array:
         """The probability of each tag at each step, [T, B, C], 0 beyond the lengths.
 
         Raises:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Generic, Self, cast, overload
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -13,11 +13,20 @@ from anaphora import foreign_names, ops
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.kinds import without_padding
-from anaphora.nn.module import Module
+from anaphora.nn.module import Forward, Module
 from anaphora.nn.pooling import over_time, window_counts
 from anaphora.ops.convolution import Padding, padding_sizes
 from anaphora.options import check_shares, check_sizes
-from anaphora.tensor import Array, Parameter, Tensor, as_tensor
+from anaphora.tensor import Array, Operand, Parameter, Tensor, as_tensor
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    Y_co = TypeVar("Y_co", default=Tensor, covariant=True)
+else:
+    from typing import TypeVar
+
+    Y_co = TypeVar("Y_co", covariant=True)
 
 
 class Linear(Module):
@@ -61,7 +70,7 @@ class Linear(Module):
         """Initialize the parameters again."""
         _initialize(self.weight, self.bias, initialization)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [..., I]; returns [..., O]."""
         result: Tensor = ops.linear(x, self.weight, self.bias)
         return result
@@ -159,7 +168,7 @@ class Conv1d(Module):
         )
 
     @foreign_names.arguments_checked
-    def forward(self, x: Any, lengths: ArrayLike | None = None) -> Tensor:
+    def forward(self, x: Operand, lengths: ArrayLike | None = None) -> Tensor:
         """Convolve a batch of sequences, or one.
 
         Args:
@@ -293,7 +302,7 @@ class Embedding(Module):
         embedding.weight.requires_grad = not freeze
         return embedding
 
-    def forward(self, ids: Any) -> Tensor:
+    def forward(self, ids: Operand) -> Tensor:
         """Shapes: ids [...]; returns [..., E]."""
         result: Tensor = ops.embedding(self.weight, ids, self.padding_idx)
         if self.dropout and self.training:
@@ -328,13 +337,15 @@ class Dropout(Module):
         self.p = p
         self.locked = locked
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Tensor) -> Tensor:
         """Shapes: x [...], or [T, B, ...] if locked; returns the same.
 
         Anything but a Tensor becomes an array, which the next layer converts to its dtype.
         """
-        if not isinstance(x, Tensor):
-            return self.forward(as_tensor(x, None, "Dropout: an input")).data
+        given: Any = x
+        if not isinstance(given, Tensor):
+            array: Any = self.forward(as_tensor(given, None, "Dropout: an input")).data
+            return array  # type: ignore[no-any-return]
         if not self.training:
             return x
         return ops.dropout(x, self.p, shared_axes=(0,) if self.locked else ())
@@ -381,7 +392,7 @@ class LayerNorm(Module):
         if self.bias is not None:
             initialize.constant(self.bias, 0)
 
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [..., H]; returns the same."""
         if np.shape(x)[-1:] != (self.normalized_shape,):
             raise ValueError(
@@ -395,7 +406,7 @@ class LayerNorm(Module):
         return f"{self.normalized_shape}, epsilon={self.epsilon}"
 
 
-class Sequential(Module):
+class Sequential(Module, Generic[Y_co]):
     """Modules in sequence, each applied to the result of the previous one.
 
     After a recurrent layer (any module with ``returns_state``) the next module gets the output;
@@ -419,7 +430,11 @@ class Sequential(Module):
     (5, 2, 2)
     """
 
-    def __init__(self, *modules: Module | Mapping[str, Module]) -> None:
+    @overload
+    def __init__(self, *modules: *tuple[*tuple[Module, ...], Forward[..., Y_co]]) -> None: ...
+    @overload
+    def __init__(self: Sequential[Tensor], *modules: Module | Mapping[str, Module]) -> None: ...
+    def __init__(self, *modules: Any) -> None:  # type: ignore[misc] # mypy: starred tuples
         given: Any = enumerate(modules)
         if len(modules) == 1 and isinstance(modules[0], Mapping):
             given = modules[0].items()
@@ -435,13 +450,13 @@ class Sequential(Module):
         setattr(self, str(len(self)), module)
         return self
 
-    def forward(self, x: Any) -> Any:
+    def forward(self, x: Any) -> Y_co:
         """Run the modules in order."""
         carries_state = False
         for module in self:
             x = module(x[0] if carries_state else x)
             carries_state = module.returns_state
-        return x
+        return cast(Y_co, x)
 
     def _modules(self) -> list[Module]:
         return [module for module in vars(self).values() if isinstance(module, Module)]
@@ -452,7 +467,11 @@ class Sequential(Module):
     def __len__(self) -> int:
         return len(self._modules())
 
-    def __getitem__(self, index: int | slice) -> Any:
+    @overload
+    def __getitem__(self, index: int) -> Module: ...
+    @overload
+    def __getitem__(self, index: slice) -> Sequential: ...
+    def __getitem__(self, index: int | slice) -> Module | Sequential:
         found = self._modules()[index]
         return Sequential(*found) if isinstance(found, list) else found
 
@@ -502,13 +521,13 @@ class Highway(Module):
                 assert gate.bias is not None
                 initialize.constant(gate.bias, gate_bias)
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [..., I]; returns the same."""
         x = as_tensor(x, self.gates[0].weight.dtype, "Highway: an input")
         for transform, gate in zip(self.transforms, self.gates, strict=True):
             t = ops.sigmoid(gate(x))
             x = t * ops.relu(transform(x)) + (1 - t) * x
-        return x  # type: ignore[no-any-return]
+        return x
 
 
 def _initialize(weight: Parameter, bias: Parameter | None, initialization: Initialization) -> None:

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike
 
 from anaphora import ops
 from anaphora.nn.module import Module
-from anaphora.tensor import Array, Buffer, Tensor, as_integers
+from anaphora.tensor import Array, Buffer, Operand, Tensor, as_integers
 
 
 class _Loss(Module):
@@ -39,7 +37,8 @@ class _Weighted(_Loss):
 class CrossEntropyLoss(_Weighted):
     """The negative log-probability of classes under softmax, in nats: `ops.cross_entropy`.
 
-    Shapes: logits [..., V]; targets [...] integers; returns one number, or [...] without reduction.
+    Shapes: logits [..., V]; targets [...] integers, or [..., V] probabilities of all classes;
+    returns one number, or [...] without reduction.
     The classes are the last axis; PyTorch's second axis is ``logits.transpose(0, 2, 1)``.
 
     Args:
@@ -66,8 +65,8 @@ class CrossEntropyLoss(_Weighted):
         self.ignore_index = ignore_index
         self.label_smoothing = label_smoothing
 
-    def forward(self, logits: Any, targets: Any) -> Tensor:
-        """Shapes: logits [..., V]; targets [...]."""
+    def forward(self, logits: Operand, targets: Operand) -> Tensor:
+        """Shapes: logits [..., V]; targets [...], or [..., V] probabilities."""
         result: Tensor = ops.cross_entropy(
             logits, targets, self.ignore_index, self.reduction, self._weights(),
             self.label_smoothing,
@@ -101,7 +100,7 @@ class NLLLoss(_Weighted):
         super().__init__(weight, reduction)
         self.ignore_index = ignore_index
 
-    def forward(self, log_probabilities: Any, targets: Any) -> Tensor:
+    def forward(self, log_probabilities: Operand, targets: Operand) -> Tensor:
         """Shapes: log_probabilities [..., V]; targets [...]."""
         result: Tensor = ops.nll_loss(
             log_probabilities, targets, self.ignore_index, self.reduction, self._weights()
@@ -122,7 +121,7 @@ class MSELoss(_Loss):
     2.0
     """
 
-    def forward(self, prediction: Any, target: Any) -> Tensor:
+    def forward(self, prediction: Operand, target: Operand) -> Tensor:
         """Shapes: both [...]."""
         return ops.mean_squared_error(prediction, target, reduction=self.reduction)
 
@@ -140,7 +139,7 @@ class L1Loss(_Loss):
     2.0
     """
 
-    def forward(self, prediction: Any, target: Any) -> Tensor:
+    def forward(self, prediction: Operand, target: Operand) -> Tensor:
         """Shapes: both [...]."""
         return ops.l1_loss(prediction, target, reduction=self.reduction)
 
@@ -163,7 +162,7 @@ class HuberLoss(_Loss):
         super().__init__(reduction)
         self.delta = delta
 
-    def forward(self, prediction: Any, target: Any) -> Tensor:
+    def forward(self, prediction: Operand, target: Operand) -> Tensor:
         """Shapes: both [...]."""
         return ops.huber_loss(prediction, target, self.delta, reduction=self.reduction)
 
@@ -186,7 +185,7 @@ class SmoothL1Loss(_Loss):
         super().__init__(reduction)
         self.beta = beta
 
-    def forward(self, prediction: Any, target: Any) -> Tensor:
+    def forward(self, prediction: Operand, target: Operand) -> Tensor:
         """Shapes: both [...]."""
         if self.beta == 0:
             return ops.l1_loss(prediction, target, reduction=self.reduction)
@@ -214,7 +213,7 @@ class BCELoss(_Weighted):
     def __init__(self, weight: ArrayLike | None = None, reduction: str = "mean") -> None:
         super().__init__(weight, reduction)
 
-    def forward(self, probabilities: Any, targets: Any) -> Tensor:
+    def forward(self, probabilities: Operand, targets: Operand) -> Tensor:
         """Shapes: both [...]."""
         return ops.binary_cross_entropy(
             probabilities, targets, self._weights(), reduction=self.reduction
@@ -247,7 +246,7 @@ class BCEWithLogitsLoss(_Weighted):
         super().__init__(weight, reduction)
         self.pos_weight = None if pos_weight is None else Buffer(pos_weight)
 
-    def forward(self, logits: Any, targets: Any) -> Tensor:
+    def forward(self, logits: Operand, targets: Operand) -> Tensor:
         """Shapes: both [...]."""
         return ops.binary_cross_entropy_with_logits(
             logits,
@@ -284,7 +283,7 @@ class CTCLoss(_Loss):
 
     def forward(
         self,
-        log_probabilities: Any,
+        log_probabilities: Operand,
         targets: ArrayLike,
         input_lengths: ArrayLike,
         target_lengths: ArrayLike,

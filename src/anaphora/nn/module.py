@@ -7,7 +7,17 @@ import contextlib
 import textwrap
 import types
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, ClassVar, NamedTuple, Self, cast
+from typing import (
+    TYPE_CHECKING,
+    Any,
+    ClassVar,
+    NamedTuple,
+    ParamSpec,
+    Protocol,
+    Self,
+    TypeVar,
+    cast,
+)
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -18,6 +28,17 @@ from anaphora.tensor import Array, Buffer, Parameter, Tensor, no_grad
 from anaphora.tensor.hooks import thread
 
 Hook = Callable[..., Any]
+
+P = ParamSpec("P")
+R = TypeVar("R")
+R_co = TypeVar("R_co", covariant=True)
+
+
+class Forward(Protocol[P, R_co]):
+    """What has a method forward, with its arguments and its result: for type checkers."""
+
+    def forward(self, *arguments: P.args, **options: P.kwargs) -> R_co:
+        """Compute the result."""
 
 
 class LoadResult(NamedTuple):
@@ -131,7 +152,7 @@ class Module(foreign_names.Answering):
         """Compute the result; a subclass defines how."""
         raise NotImplementedError(f"{type(self).__name__} does not define forward()")
 
-    def __call__(self, *arguments: Any, **options: Any) -> Any:  # noqa: D102 - it is forward
+    def _called(self, *arguments: Any, **options: Any) -> Any:
         if thread.interpreter is not None:
             result = thread.interpreter.module(self, arguments, options)
             if result is not NotImplemented:
@@ -149,6 +170,13 @@ class Module(foreign_names.Answering):
             changed = hook(self, arguments, output)
             output = output if changed is None else changed
         return output
+
+    if TYPE_CHECKING:  # a call has the arguments and the result of the class's own forward
+
+        def __call__(self: Forward[P, R], *arguments: P.args, **options: P.kwargs) -> R:
+            """Call `forward`, and the hooks."""
+    else:
+        __call__ = _called
 
     def register_forward_hook(self, hook: Hook) -> HookHandle:
         """Call ``hook(module, arguments, output)`` after each call of this module.

@@ -16,7 +16,7 @@ from anaphora.nn.layers import Linear
 from anaphora.nn.module import Module
 from anaphora.ops.recurrence import checked_lengths, within
 from anaphora.options import check_shares, check_sizes
-from anaphora.tensor import Tensor, as_tensor
+from anaphora.tensor import Array, Operand, Tensor, as_tensor
 
 
 class MultiheadAttention(Module):
@@ -100,9 +100,9 @@ class MultiheadAttention(Module):
     @foreign_names.arguments_checked
     def forward(
         self,
-        query: Any,
-        key: Any,
-        value: Any,
+        query: Operand,
+        key: Operand,
+        value: Operand,
         key_padding_mask: ArrayLike | None = None,
         need_weights: bool = True,
         attn_mask: ArrayLike | None = None,
@@ -190,13 +190,13 @@ class MultiheadAttention(Module):
             weights = list(ops.split(self.in_proj_weight, 3))
         else:
             weights = [self.q_proj_weight, self.k_proj_weight, self.v_proj_weight]
-        none = self.in_proj_bias is None
-        biases = [None] * 3 if none else list(ops.split(self.in_proj_bias, 3))
+        bias = self.in_proj_bias
+        biases = [None] * 3 if bias is None else list(ops.split(bias, 3))
         return [
-            ops.linear(x, weight, bias)
+            ops.linear(x, weight, one)
             .reshape(*x.shape[:2], self.num_heads, E // self.num_heads)
             .transpose(1, 2, 0, 3)
-            for x, weight, bias in zip(inputs, weights, biases, strict=True)
+            for x, weight, one in zip(inputs, weights, biases, strict=True)
         ]
 
     def _kept(

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
 
@@ -14,7 +12,7 @@ from anaphora.nn.module import Module
 from anaphora.nn.pooling import over_time
 from anaphora.ops.recurrence import checked_lengths, within
 from anaphora.options import check_sizes
-from anaphora.tensor import Array, Buffer, Tensor, as_tensor
+from anaphora.tensor import Array, Buffer, Operand, Tensor, as_tensor
 
 
 class BatchNorm1d(Module):
@@ -86,7 +84,7 @@ class BatchNorm1d(Module):
                     array[...] = value
 
     @foreign_names.arguments_checked
-    def forward(self, x: Any, lengths: ArrayLike | None = None) -> Tensor:
+    def forward(self, x: Operand, lengths: ArrayLike | None = None) -> Tensor:
         """Normalize.
 
         Args:
@@ -200,7 +198,7 @@ class GroupNorm(Module):
         self.bias = initialize.parameter((num_channels,), dtype) if affine else None
 
     @foreign_names.arguments_checked
-    def forward(self, x: Any, lengths: ArrayLike | None = None) -> Tensor:
+    def forward(self, x: Operand, lengths: ArrayLike | None = None) -> Tensor:
         """Normalize.
 
         Args:
@@ -285,7 +283,7 @@ class RMSNorm(Module):
         if elementwise_affine:
             self.weight = initialize.parameter((normalized_shape,), dtype, 1)
 
-    def forward(self, x: Any) -> Tensor:
+    def forward(self, x: Operand) -> Tensor:
         """Shapes: x [..., H]; returns the same."""
         x = as_tensor(x, self.dtype, "RMSNorm: an input")
         if x.shape[-1:] != (self.normalized_shape,):

@@ -14,7 +14,7 @@ from anaphora.nn.module import Module
 from anaphora.ops.convolution import output_steps
 from anaphora.ops.recurrence import checked_lengths, within
 from anaphora.options import check_sizes
-from anaphora.tensor import Array, Tensor, as_integers, as_tensor
+from anaphora.tensor import Array, Operand, Tensor, as_integers, as_tensor
 from anaphora.tensor.hooks import thread
 
 
@@ -26,46 +26,67 @@ class _Pooling(Module):
         kernel_size: int,
         stride: int | None = None,
         padding: int = 0,
+        dilation: int = 1,
         *,
+        ceil_mode: bool = False,
         batch_first: bool = False,
     ) -> None:
         stride = kernel_size if stride is None else stride
-        check_sizes(self, kernel_size=kernel_size, stride=stride)
+        check_sizes(self, kernel_size=kernel_size, stride=stride, dilation=dilation)
         check_sizes(self, minimum=0, padding=padding)
-        if padding > kernel_size // 2:
+        span = dilation * (kernel_size - 1) + 1
+        if padding > span // 2:
+            dilated = "" if dilation == 1 else f" with dilation={dilation}"
             raise ValueError(
                 f"{type(self).__name__}: padding {padding} is more than half of kernel_size="
-                f"{kernel_size}, so a window could be all padding"
+                f"{kernel_size}{dilated}, so a window could be all padding"
             )
         self.kernel_size = kernel_size
         self.stride = stride
         self.padding = padding
+        self.dilation = dilation
+        self.ceil_mode = ceil_mode
         self.batch_first = batch_first
 
     def output_lengths(self, lengths: ArrayLike) -> Array:
         """[B]: the numbers of outputs of sequences of these lengths, 0 for too short ones."""
-        name, padding = type(self).__name__, 2 * self.padding
-        return window_counts(name, lengths, padding, self.kernel_size, self.stride, 1)
+        if not self.ceil_mode:
+            sizes = self.kernel_size, self.stride, self.dilation
+            return window_counts(type(self).__name__, lengths, 2 * self.padding, *sizes)
+        steps = as_integers(lengths, f"{type(self).__name__}: lengths are integers")
+        return np.where(steps > 0, np.maximum(self._windows_of(steps), 0), 0)
+
+    def _windows_of(self, steps: Any) -> Any:
+        """The number of windows of so many steps; at most 0 if there are too few for one."""
+        sizes = self.kernel_size, self.stride, self.dilation
+        full = output_steps(steps, 2 * self.padding, *sizes)
+        if not self.ceil_mode:
+            return full
+        partial = output_steps(steps, 2 * self.padding + self.stride - 1, *sizes)
+        reads = (partial - 1) * self.stride < steps + self.padding  # not only what is after all
+        return np.where(reads, partial, partial - 1)
 
     def _pool(self, x: Tensor, lengths: Array | None) -> Tensor:
         raise NotImplementedError
 
     def _windows(self, x: Tensor, fill: float) -> Tensor:
         """[K, S, B, I]: the steps of windows [T, B, I], with a number in the padding."""
-        pad = np.full((self.padding, *x.shape[1:]), fill, x.dtype)
-        if self.padding:
-            x = ops.concatenate([pad, x, pad])
-        S = output_steps(len(x), 0, self.kernel_size, self.stride, 1)
+        S = int(self._windows_of(len(x)))
         if S < 1:
             raise ValueError(
-                f"{type(self).__name__}: {len(x)} steps, with padding, are fewer than kernel_size="
-                f"{self.kernel_size}"
+                f"{type(self).__name__}: {len(x) + 2 * self.padding} steps, with padding, are "
+                f"fewer than a window of kernel_size={self.kernel_size} has"
             )
         end = (S - 1) * self.stride + 1
-        return ops.stack([x[k : k + end : self.stride] for k in range(self.kernel_size)])
+        places = range(0, self.dilation * self.kernel_size, self.dilation)
+        after = max(places[-1] + end - len(x) - self.padding, 0)  # in a partial window
+        if self.padding or after:
+            ends = [np.full((n, *x.shape[1:]), fill, x.dtype) for n in (self.padding, after)]
+            x = ops.concatenate([ends[0], x, ends[1]])
+        return ops.stack([x[k : k + end : self.stride] for k in places])
 
     @foreign_names.arguments_checked
-    def forward(self, x: Any, lengths: ArrayLike | None = None) -> Tensor:
+    def forward(self, x: Operand, lengths: ArrayLike | None = None) -> Tensor:
         """Pool a batch of sequences, or one.
 
         Args:
@@ -89,20 +110,24 @@ class _Pooling(Module):
     def extra_repr(self) -> str:
         options = f"kernel_size={self.kernel_size}, stride={self.stride}"
         options += f", padding={self.padding}" if self.padding else ""
+        options += f", dilation={self.dilation}" if self.dilation != 1 else ""
+        options += ", ceil_mode=True" if self.ceil_mode else ""
         return options + (", batch_first=True" if self.batch_first else "")
 
 
 class MaxPool1d(_Pooling):
-    """The maximum over windows of steps: ``y[s] = max of x[s * stride : s * stride + K]``.
+    """The maximum over windows of steps: ``y[s] = max of x[s * stride + k * dilation], k < K``.
 
     Equal maxima share the gradient. Shapes: x [T, B, I], or [B, T, I] with ``batch_first``, or
-    [T, I]; returns [S, B, I] (layout as x) with ``S = (T + 2 * padding - K) // stride + 1``.
-    PyTorch's x is [B, I, T].
+    [T, I]; returns [S, B, I] (layout as x) with
+    ``S = (T + 2 * padding - dilation * (K - 1) - 1) // stride + 1``. PyTorch's x is [B, I, T].
 
     Args:
         kernel_size: K, the number of steps of a window.
         stride: The number of steps from one window to the next; K if None.
-        padding: The number of steps at both ends that are never the maximum, at most K / 2.
+        padding: The number of steps at both ends that are never the maximum, at most half a window.
+        dilation: The number of steps from one step of a window to the next.
+        ceil_mode: Whether a last window that is cut by the end of the sequence counts.
         batch_first: Sequences are [B, T, ...] instead of [T, B, ...].
 
     Raises:
@@ -136,6 +161,16 @@ class AvgPool1d(_Pooling):
     >>> AvgPool1d(2)([[1.0], [3.0], [2.0], [0.0], [9.0]]).data.ravel()
     array([2., 1.], dtype=float32)
     """
+
+    def __init__(
+        self,
+        kernel_size: int,
+        stride: int | None = None,
+        padding: int = 0,
+        *,
+        batch_first: bool = False,
+    ) -> None:
+        super().__init__(kernel_size, stride, padding, batch_first=batch_first)
 
     def _pool(self, x: Tensor, lengths: Array | None) -> Tensor:
         return self._windows(without_padding(x, lengths), 0.0).mean(axis=0)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import TYPE_CHECKING, Any, Generic, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike
@@ -15,14 +15,14 @@ from anaphora.nn.kinds import CellLayer, LayerKind, States, without_padding
 from anaphora.nn.layers import LayerNorm
 from anaphora.nn.module import Module
 from anaphora.nn.session import Session
-from anaphora.nn.states import State, as_tuple, from_tuple
+from anaphora.nn.states import GivenState, S_co, as_tuple, from_tuple
 from anaphora.nn.steps import KINDS
 from anaphora.ops.recurrence import checked_lengths
 from anaphora.options import check_shares, check_sizes
-from anaphora.tensor import Array, Parameter, Tensor, as_tensor
+from anaphora.tensor import Array, Operand, Parameter, Tensor, as_tensor
 
 
-class Recurrent(Module):
+class Recurrent(Module, Generic[S_co]):
     """A stack of recurrent layers, in one or both directions.
 
     Parameters of layer k (and ``_reverse`` for its second direction) are PyTorch's:
@@ -76,6 +76,16 @@ class Recurrent(Module):
     """
 
     returns_state = True
+
+    if TYPE_CHECKING:  # the parameters of the first layer; others are there in the same way
+        weight_ih_l0: Parameter
+        weight_hh_l0: Parameter
+        bias_ih_l0: Parameter
+        bias_hh_l0: Parameter
+        weight_ih_l0_reverse: Parameter
+        weight_hh_l0_reverse: Parameter
+        bias_ih_l0_reverse: Parameter
+        bias_hh_l0_reverse: Parameter
 
     def __init__(
         self,
@@ -179,8 +189,8 @@ class Recurrent(Module):
 
     @foreign_names.arguments_checked
     def forward(
-        self, x: Any, state: Any = None, lengths: ArrayLike | None = None
-    ) -> tuple[Tensor, State]:
+        self, x: Operand, state: GivenState = None, lengths: ArrayLike | None = None
+    ) -> tuple[Tensor, S_co]:
         """Run over a batch of sequences, or over one.
 
         Args:
@@ -202,8 +212,8 @@ class Recurrent(Module):
 
     @foreign_names.arguments_checked
     def record(
-        self, x: Any, state: Any = None, lengths: ArrayLike | None = None
-    ) -> tuple[Tensor, State, dict[str, Array]]:
+        self, x: Operand, state: GivenState = None, lengths: ArrayLike | None = None
+    ) -> tuple[Tensor, S_co, dict[str, Array]]:
         """Run like a call, and also return every value that the cell's equations name.
 
         Args:
@@ -226,16 +236,20 @@ class Recurrent(Module):
         """
         recorded: dict[str, Array] = {}
         with self.products():
-            y, state = self._call(x, state, lengths, recorded)
+            y, final = self._call(x, state, lengths, recorded)
         if y.ndim == 2:
             recorded = {name: values[:, 0] for name, values in recorded.items()}
         elif self.batch_first:
             recorded = {name: values.swapaxes(0, 1) for name, values in recorded.items()}
-        return y, state, recorded
+        return y, final, recorded
 
     def _call(
-        self, x: Any, state: Any, lengths: ArrayLike | None, recorded: dict[str, Array] | None
-    ) -> tuple[Tensor, State]:
+        self,
+        x: Operand,
+        state: GivenState,
+        lengths: ArrayLike | None,
+        recorded: dict[str, Array] | None,
+    ) -> tuple[Tensor, S_co]:
         """The public edge of the stack: layouts, and a single state as a Tensor."""
         x = as_tensor(x, self.dtype, f"{self._name}: an input")
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
@@ -257,7 +271,7 @@ class Recurrent(Module):
             final = tuple(s.reshape(len(s), *s.shape[2:]) for s in final)
         elif self.batch_first:
             x = x.transpose(1, 0, 2)
-        return x, from_tuple(final)
+        return x, cast(S_co, from_tuple(final))
 
     def _stack(
         self,
@@ -434,7 +448,7 @@ def _kind(cell: Cell | str | LayerKind) -> LayerKind:
     return KINDS[cell]() if isinstance(cell, str) and cell in KINDS else CellLayer(cell)
 
 
-class RNN(Recurrent):
+class RNN(Recurrent[Tensor]):
     """The simple recurrent network (Elman 1990).
 
         h = tanh(W_ih x + b_ih + W_hh h + b_hh)
@@ -497,7 +511,7 @@ class RNN(Recurrent):
         )
 
 
-class LSTM(Recurrent):
+class LSTM(Recurrent[tuple[Tensor, Tensor]]):
     """Long short-term memory (Hochreiter & Schmidhuber 1997; forget gate: Gers et al. 2000).
 
         i = sigmoid(W_ii x + b_ii + W_hi h + b_hi)
@@ -560,7 +574,7 @@ class LSTM(Recurrent):
         )
 
 
-class GRU(Recurrent):
+class GRU(Recurrent[Tensor]):
     """Gated recurrent unit (Cho et al. 2014, in cuDNN's form).
 
         r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)

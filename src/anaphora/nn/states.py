@@ -3,14 +3,27 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias
 
-from anaphora.tensor import Tensor
-
-T = TypeVar("T")
+from anaphora.tensor import Operand, Tensor
 
 State: TypeAlias = "Tensor | tuple[Tensor, ...]"
 """What layers take and return: a Tensor, or a tuple of them for a cell with several states."""
+
+
+GivenState: TypeAlias = "Operand | Sequence[Operand] | None"
+"""What layers are given: what they return, or arrays; None for the initial state."""
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    S_co = TypeVar("S_co", bound=State, default=State, covariant=True)
+else:
+    from typing import TypeVar
+
+    S_co = TypeVar("S_co", covariant=True)
+
+T = TypeVar("T")
 
 
 def as_tuple(state: Any) -> tuple[Any, ...]:

@@ -237,9 +237,8 @@ class LayerNormLSTM(StepKind):
         self, layer: Recurrent, x: Tensor, states: States, parameters: Mapping[str, Parameter]
     ) -> States:
         def norm(values: Tensor, place: str) -> Tensor:
-            names = f"norm_{place}_weight", f"norm_{place}_bias"
-            result: Tensor = ops.layer_norm(values, *(parameters[name] for name in names))
-            return result
+            weight, bias = (parameters[f"norm_{place}_{name}"] for name in ("weight", "bias"))
+            return ops.layer_norm(values, weight, bias)
 
         h, c = states
         gates = norm(ops.linear(x, parameters["weight_ih"]), "ih") + norm(

@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine, equations
-from anaphora.tensor import Array, differentiable, floating
+from anaphora.tensor import Array, Input, differentiable, floating
 
 
 @differentiable
 @floating
-def sigmoid(x: Array, /) -> Any:
+def sigmoid(x: Input, /) -> Any:
     """The logistic function ``1 / (1 + exp(-x))``.
 
     >>> sigmoid([0.0]).data
@@ -25,7 +25,7 @@ def sigmoid(x: Array, /) -> Any:
 
 @differentiable
 @floating
-def tanh(x: Array, /) -> Any:
+def tanh(x: Input, /) -> Any:
     """The hyperbolic tangent.
 
     >>> tanh([0.0, 100.0]).data
@@ -36,7 +36,7 @@ def tanh(x: Array, /) -> Any:
 
 
 @differentiable
-def relu(x: Array, /) -> Any:
+def relu(x: Input, /) -> Any:
     """The rectifier ``max(x, 0)``; its derivative at 0 is 0.
 
     >>> relu([-1.0, 2.0]).data
@@ -48,7 +48,7 @@ def relu(x: Array, /) -> Any:
 
 @differentiable
 @floating
-def softplus(x: Array, /) -> Any:
+def softplus(x: Input, /) -> Any:
     """``log(1 + exp(x))``, computed without overflow.
 
     >>> softplus([-200.0, 200.0]).data
@@ -59,7 +59,7 @@ def softplus(x: Array, /) -> Any:
 
 @differentiable
 @floating
-def silu(x: Array, /) -> Any:
+def silu(x: Input, /) -> Any:
     """``x * sigmoid(x)``, also called swish (Hendrycks and Gimpel 2016).
 
     >>> silu([-1.0, 0.0, 100.0]).data.round(4)
@@ -72,7 +72,7 @@ def silu(x: Array, /) -> Any:
 
 @differentiable
 @floating
-def gelu(x: Array, /, approximate: str = "none") -> Any:
+def gelu(x: Input, /, approximate: str = "none") -> Any:
     """``x * P(X <= x)`` of a standard normal X (Hendrycks and Gimpel 2016).
 
     Args:
@@ -101,7 +101,7 @@ def gelu(x: Array, /, approximate: str = "none") -> Any:
 
 @differentiable
 @floating
-def elu(x: Array, /, alpha: float = 1.0) -> Any:
+def elu(x: Input, /, alpha: float = 1.0) -> Any:
     """``x`` where it is positive, ``alpha * (exp(x) - 1)`` elsewhere (Clevert et al. 2015).
 
     >>> elu([-100.0, 0.0, 2.0]).data
@@ -113,7 +113,7 @@ def elu(x: Array, /, alpha: float = 1.0) -> Any:
 
 @differentiable
 @floating
-def leaky_relu(x: Array, /, negative_slope: float = 0.01) -> Any:
+def leaky_relu(x: Input, /, negative_slope: float = 0.01) -> Any:
     """``x`` where it is positive, ``negative_slope * x`` elsewhere (Maas et al. 2013).
 
     >>> leaky_relu([-1.0, 0.0, 2.0], 0.25).data
@@ -125,7 +125,7 @@ def leaky_relu(x: Array, /, negative_slope: float = 0.01) -> Any:
 
 @differentiable
 @floating
-def softmax(x: Array, /, axis: int = -1) -> Any:
+def softmax(x: Input, /, axis: int = -1) -> Any:
     """``exp(x) / sum(exp(x))`` along an axis.
 
     >>> softmax([0.0, 0.0]).data
@@ -136,7 +136,7 @@ def softmax(x: Array, /, axis: int = -1) -> Any:
 
 @differentiable
 @floating
-def log_softmax(x: Array, /, axis: int = -1) -> Any:
+def log_softmax(x: Input, /, axis: int = -1) -> Any:
     """The logarithm of `softmax`, computed without overflow.
 
     >>> log_softmax([0.0, 1000.0]).data

@@ -7,11 +7,20 @@ from typing import Any
 import numpy as np
 from numpy.typing import DTypeLike
 
-from anaphora.tensor import Array, Tensor, as_tensor, composed, differentiable, floating
+from anaphora.tensor import (
+    Array,
+    Input,
+    Operand,
+    Tensor,
+    as_tensor,
+    composed,
+    differentiable,
+    floating,
+)
 
 
 @differentiable
-def add(a: Array, b: Array, /) -> Any:
+def add(a: Input, b: Input, /) -> Any:
     """``a + b``.
 
     >>> add([1.0, 2.0], 1.0).data
@@ -21,7 +30,7 @@ def add(a: Array, b: Array, /) -> Any:
 
 
 @differentiable
-def subtract(a: Array, b: Array, /) -> Any:
+def subtract(a: Input, b: Input, /) -> Any:
     """``a - b``.
 
     >>> subtract([1.0, 2.0], 1.0).data
@@ -31,7 +40,7 @@ def subtract(a: Array, b: Array, /) -> Any:
 
 
 @differentiable
-def multiply(a: Array, b: Array, /) -> Any:
+def multiply(a: Input, b: Input, /) -> Any:
     """``a * b``.
 
     >>> multiply([[1.0], [2.0]], [3.0, 4.0]).data
@@ -42,7 +51,7 @@ def multiply(a: Array, b: Array, /) -> Any:
 
 
 @differentiable
-def divide(a: Array, b: Array, /) -> Any:
+def divide(a: Input, b: Input, /) -> Any:
     """``a / b``.
 
     >>> divide([1.0, 2.0], 2.0).data
@@ -53,7 +62,7 @@ def divide(a: Array, b: Array, /) -> Any:
 
 
 @differentiable
-def negative(x: Array, /) -> Any:
+def negative(x: Input, /) -> Any:
     """``-x``.
 
     >>> negative([1.0, -2.0]).data
@@ -63,7 +72,7 @@ def negative(x: Array, /) -> Any:
 
 
 @differentiable
-def power(x: Array, /, exponent: float) -> Any:
+def power(x: Input, /, exponent: float) -> Any:
     """``x ** exponent``, where the exponent is a number.
 
     >>> power([1.0, 3.0], 2).data
@@ -80,7 +89,7 @@ def power(x: Array, /, exponent: float) -> Any:
 
 @differentiable
 @floating
-def exp(x: Array, /) -> Any:
+def exp(x: Input, /) -> Any:
     """The exponential function.
 
     >>> exp([0.0]).data
@@ -92,7 +101,7 @@ def exp(x: Array, /) -> Any:
 
 @differentiable
 @floating
-def log(x: Array, /) -> Any:
+def log(x: Input, /) -> Any:
     """The natural logarithm.
 
     >>> log([1.0]).data
@@ -103,7 +112,7 @@ def log(x: Array, /) -> Any:
 
 @differentiable
 @floating
-def sqrt(x: Array, /) -> Any:
+def sqrt(x: Input, /) -> Any:
     """The square root.
 
     >>> sqrt([9.0]).data
@@ -115,7 +124,7 @@ def sqrt(x: Array, /) -> Any:
 
 @differentiable
 @floating
-def sin(x: Array, /) -> Any:
+def sin(x: Input, /) -> Any:
     """The sine of an angle in radians.
 
     >>> sin([0.0, np.pi / 2]).data
@@ -126,7 +135,7 @@ def sin(x: Array, /) -> Any:
 
 @differentiable
 @floating
-def cos(x: Array, /) -> Any:
+def cos(x: Input, /) -> Any:
     """The cosine of an angle in radians.
 
     >>> cos([0.0, np.pi]).data
@@ -136,7 +145,7 @@ def cos(x: Array, /) -> Any:
 
 
 @differentiable
-def floor(x: Array, /) -> Any:
+def floor(x: Input, /) -> Any:
     """The largest integer that is not larger; its derivative is 0.
 
     >>> floor([-1.5, 1.5]).data
@@ -146,7 +155,7 @@ def floor(x: Array, /) -> Any:
 
 
 @differentiable
-def ceil(x: Array, /) -> Any:
+def ceil(x: Input, /) -> Any:
     """The smallest integer that is not smaller; its derivative is 0.
 
     >>> ceil([-1.5, 1.5]).data
@@ -156,7 +165,7 @@ def ceil(x: Array, /) -> Any:
 
 
 @differentiable
-def round(x: Array, /, decimals: int = 0) -> Any:
+def round(x: Input, /, decimals: int = 0) -> Any:
     """The nearest number with so many decimals, of two the even one; its derivative is 0.
 
     >>> round([0.5, 1.5, 2.51]).data, round([1.26], 1).data
@@ -166,7 +175,7 @@ def round(x: Array, /, decimals: int = 0) -> Any:
 
 
 @differentiable
-def floor_divide(a: Array, b: Array, /) -> Any:
+def floor_divide(a: Input, b: Input, /) -> Any:
     """``a // b``, the quotient rounded down; its derivative is 0.
 
     >>> floor_divide([7, -7], 2).data
@@ -176,7 +185,7 @@ def floor_divide(a: Array, b: Array, /) -> Any:
 
 
 @differentiable
-def remainder(a: Array, b: Array, /) -> Any:
+def remainder(a: Input, b: Input, /) -> Any:
     """``a % b``, which has the sign of b.
 
     >>> remainder([7, -7], 4).data
@@ -186,7 +195,7 @@ def remainder(a: Array, b: Array, /) -> Any:
 
 
 @differentiable
-def abs(x: Array, /) -> Any:
+def abs(x: Input, /) -> Any:
     """The absolute value; its derivative at 0 is 0.
 
     >>> abs([-1.0, 2.0]).data
@@ -196,7 +205,7 @@ def abs(x: Array, /) -> Any:
 
 
 @differentiable
-def sign(x: Array, /) -> Any:
+def sign(x: Input, /) -> Any:
     """-1, 0 or 1; its derivative is 0.
 
     >>> sign([-3.0, 0.0, 2.0]).data
@@ -206,7 +215,7 @@ def sign(x: Array, /) -> Any:
 
 
 @differentiable
-def maximum(a: Array, b: Array, /) -> Any:
+def maximum(a: Input, b: Input, /) -> Any:
     """The larger of two; ties share the gradient equally.
 
     >>> maximum([1.0, 5.0], 2.0).data
@@ -216,7 +225,7 @@ def maximum(a: Array, b: Array, /) -> Any:
 
 
 @differentiable
-def minimum(a: Array, b: Array, /) -> Any:
+def minimum(a: Input, b: Input, /) -> Any:
     """The smaller of two; ties share the gradient equally.
 
     >>> minimum([1.0, 5.0], 2.0).data
@@ -231,7 +240,7 @@ def _share(one: Array, other: Array) -> Array:
 
 
 @differentiable
-def _where(a: Array, b: Array, /, condition: Array) -> Any:
+def _where(a: Input, b: Input, /, condition: Input) -> Any:
     y = np.where(condition, a, b)
     return y, (
         lambda dy: np.where(condition, dy, 0).astype(dy.dtype, copy=False),
@@ -240,7 +249,7 @@ def _where(a: Array, b: Array, /, condition: Array) -> Any:
 
 
 @composed
-def where(condition: Any, a: Any, b: Any) -> Tensor:
+def where(condition: Operand, a: Operand, b: Operand) -> Tensor:
     """``a`` where the condition (an array of booleans) is True, ``b`` elsewhere.
 
     >>> where([True, False], [1.0, 2.0], [3.0, 4.0]).data
@@ -251,7 +260,7 @@ def where(condition: Any, a: Any, b: Any) -> Tensor:
 
 
 @composed
-def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
+def clip(x: Operand, min: Operand | None = None, max: Operand | None = None) -> Tensor:
     """Numbers below a minimum become it, numbers above a maximum become that.
 
     The gradient goes to x where it is within the limits, or equal to one; else to the limit.
@@ -268,7 +277,7 @@ def clip(x: Any, min: Any = None, max: Any = None) -> Tensor:
 
 
 @composed
-def masked_fill(x: Any, mask: Any, value: Any) -> Tensor:
+def masked_fill(x: Operand, mask: Operand, value: Operand) -> Tensor:
     """A value where a mask (booleans that broadcast to the shape of x) is True, x elsewhere.
 
     Raises:
@@ -291,7 +300,7 @@ def masked_fill(x: Any, mask: Any, value: Any) -> Tensor:
 
 
 @differentiable
-def astype(x: Array, /, dtype: DTypeLike) -> Any:
+def astype(x: Input, /, dtype: DTypeLike) -> Any:
     """Convert to another floating-point dtype; the gradient is converted back.
 
     >>> astype([1.0], "float64").dtype

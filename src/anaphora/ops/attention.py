@@ -8,12 +8,12 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine
-from anaphora.tensor import Array, differentiable, floating
+from anaphora.tensor import Array, Input, differentiable, floating
 
 
 @differentiable
 @floating
-def masked_softmax(x: Array, /, mask: Any) -> Any:
+def masked_softmax(x: Input, /, mask: Input) -> Any:
     """`softmax` along the last axis over unmasked elements; masked ones become 0.
 
     A row that is fully masked is 0.
@@ -48,7 +48,7 @@ def masked_softmax(x: Array, /, mask: Any) -> Any:
 
 @differentiable
 @floating
-def additive_scores(queries: Array, keys: Array, weight: Array, /) -> Any:
+def additive_scores(queries: Input, keys: Input, weight: Input, /) -> Any:
     """``weight . tanh(query + key)`` of every query with every key of its row.
 
     All sums together would be [T, S, B, A]; they are computed, and recomputed in the backward pass,

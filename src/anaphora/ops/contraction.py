@@ -11,17 +11,17 @@ from anaphora.ops.arithmetic import multiply
 from anaphora.ops.linear import matmul
 from anaphora.ops.reductions import sum
 from anaphora.ops.shapes import getitem, reshape, transpose
-from anaphora.tensor import Array, Tensor, composed, differentiable
+from anaphora.tensor import Input, Operand, Tensor, composed, differentiable
 
 
 @differentiable
-def _einsum(*operands: Array) -> Any:
+def _einsum(*operands: Input) -> Any:
     """The operands as they are, in one dtype."""
     return operands, lambda d: d
 
 
 @composed
-def einsum(subscripts: str, /, *operands: Any) -> Tensor:
+def einsum(subscripts: str, /, *operands: Operand) -> Tensor:
     """Einstein summation: products of elements, summed over the letters that the output lacks.
 
     Operands are combined from left to right. Each pair that shares a summed letter is a batched

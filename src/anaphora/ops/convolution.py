@@ -8,7 +8,7 @@ import numpy as np
 
 from anaphora import engine
 from anaphora.options import check_sizes
-from anaphora.tensor import Array, differentiable
+from anaphora.tensor import Array, Input, differentiable
 
 Padding = int | str | tuple[int, int]
 """Zeros at both ends, "same", "causal", or the numbers of zeros before and after."""
@@ -16,9 +16,9 @@ Padding = int | str | tuple[int, int]
 
 @differentiable
 def conv1d(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
+    x: Input,
+    weight: Input,
+    bias: Input | None = None,
     /,
     stride: int = 1,
     padding: Padding = 0,

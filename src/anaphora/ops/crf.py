@@ -10,18 +10,27 @@ from numpy.typing import ArrayLike, NDArray
 from anaphora import engine
 from anaphora.ops.losses import check_reduction
 from anaphora.ops.recurrence import checked_lengths
-from anaphora.tensor import Array, Tensor, as_integers, as_tensor, differentiable, floating
+from anaphora.tensor import (
+    Array,
+    Input,
+    Operand,
+    Tensor,
+    as_integers,
+    as_tensor,
+    differentiable,
+    floating,
+)
 
 
 @differentiable
 @floating
 def crf_loss(
-    emissions: Array,
-    transitions: Array,
-    start: Array,
-    end: Array,
+    emissions: Input,
+    transitions: Input,
+    start: Input,
+    end: Input,
     /,
-    tags: Any,
+    tags: Input,
     lengths: ArrayLike | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
@@ -80,10 +89,10 @@ def crf_loss(
 
 
 def crf_decode(
-    emissions: Any,
-    transitions: Any,
-    start: Any,
-    end: Any,
+    emissions: Operand,
+    transitions: Operand,
+    start: Operand,
+    end: Operand,
     lengths: ArrayLike | None = None,
     padding: int = -100,
 ) -> NDArray[np.int64]:
@@ -118,7 +127,11 @@ def crf_decode(
 
 
 def crf_marginals(
-    emissions: Any, transitions: Any, start: Any, end: Any, lengths: ArrayLike | None = None
+    emissions: Operand,
+    transitions: Operand,
+    start: Operand,
+    end: Operand,
+    lengths: ArrayLike | None = None,
 ) -> Array:
     """The probability of each tag at each step, over all paths: the forward-backward algorithm.
 

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora import engine
-from anaphora.tensor import Array, as_integers, differentiable, floating
+from anaphora.tensor import Array, Input, as_integers, differentiable, floating
 
 _REDUCTIONS = ("mean", "sum", "none")
 _IMPOSSIBLE = ("raise", "infinity", "zero")
@@ -17,7 +17,7 @@ _IMPOSSIBLE = ("raise", "infinity", "zero")
 @differentiable
 @floating
 def ctc_loss(
-    logits: Array,
+    logits: Input,
     /,
     targets: ArrayLike,
     lengths: ArrayLike | None = None,

@@ -21,12 +21,12 @@ from anaphora.ops.losses import (
     only_counted,
     reduce_losses,
 )
-from anaphora.tensor import Array, Tensor, as_tensor, differentiable, floating
+from anaphora.tensor import Array, Input, Operand, Tensor, as_tensor, differentiable, floating
 
 
 @differentiable
 @floating
-def _gaussian(mean: Array, deviation: Array, /, targets: Array) -> Any:
+def _gaussian(mean: Input, deviation: Input, /, targets: Input) -> Any:
     z = (targets - mean) / deviation
     constant = mean.dtype.type(0.5 * math.log(2 * math.pi))
     losses = constant + np.log(deviation) + mean.dtype.type(0.5) * z * z
@@ -35,9 +35,9 @@ def _gaussian(mean: Array, deviation: Array, /, targets: Array) -> Any:
 
 @foreign_names.arguments_checked
 def gaussian_nll_loss(
-    mean: Any,
-    deviation: Any,
-    targets: Any,
+    mean: Operand,
+    deviation: Operand,
+    targets: Operand,
     where: ArrayLike | None = None,
     reduction: str = "mean",
 ) -> Tensor:
@@ -61,15 +61,14 @@ def gaussian_nll_loss(
     0.918938...
     """
     name = "gaussian_nll_loss"
-    parameters, y, counted = _checked(name, {"mean": mean, "deviation": deviation}, targets, where)
-    return reduce_losses(
-        name, only_counted(_gaussian(*parameters, targets=y), counted), counted, reduction
-    )
+    (m, d), y, counted = _checked(name, {"mean": mean, "deviation": deviation}, targets, where)
+    losses = only_counted(_gaussian(m, d, targets=y), counted)
+    return reduce_losses(name, losses, counted, reduction)
 
 
 @differentiable
 @floating
-def _student_t(mean: Array, scale: Array, degrees: Array, /, targets: Array) -> Any:
+def _student_t(mean: Input, scale: Input, degrees: Input, /, targets: Input) -> Any:
     dtype = mean.dtype
     m, s, v = (a.astype(np.float64) for a in (mean, scale, degrees))
     z = (targets - m) / s
@@ -79,7 +78,7 @@ def _student_t(mean: Array, scale: Array, degrees: Array, /, targets: Array) -> 
     losses += np.log(s) + (v + 1) / 2 * log1p
     pull = (v + 1) / (v + squares)  # how hard a target pulls, relative to the normal distribution
 
-    def d_degrees(dy: Array) -> Array:
+    def d_degrees(dy: Array) -> Any:
         d = digamma(v / 2) - digamma((v + 1) / 2) + 1 / v + log1p - pull * squares / v
         return (dy * 0.5 * d).astype(dtype)
 
@@ -92,10 +91,10 @@ def _student_t(mean: Array, scale: Array, degrees: Array, /, targets: Array) -> 
 
 @foreign_names.arguments_checked
 def student_t_nll_loss(
-    mean: Any,
-    scale: Any,
-    degrees_of_freedom: Any,
-    targets: Any,
+    mean: Operand,
+    scale: Operand,
+    degrees_of_freedom: Operand,
+    targets: Operand,
     where: ArrayLike | None = None,
     reduction: str = "mean",
 ) -> Tensor:
@@ -125,14 +124,14 @@ def student_t_nll_loss(
     """
     name = "student_t_nll_loss"
     given = {"mean": mean, "scale": scale, "degrees_of_freedom": degrees_of_freedom}
-    parameters, y, counted = _checked(name, given, targets, where)
-    losses = only_counted(_student_t(*parameters, targets=y), counted)
+    (m, s, v), y, counted = _checked(name, given, targets, where)
+    losses = only_counted(_student_t(m, s, v, targets=y), counted)
     return reduce_losses(name, losses, counted, reduction)
 
 
 @differentiable
 @floating
-def _negative_binomial(mean: Array, dispersion: Array, /, targets: Array) -> Any:
+def _negative_binomial(mean: Input, dispersion: Input, /, targets: Input) -> Any:
     dtype = mean.dtype
     m, a, y = (x.astype(np.float64) for x in (mean, dispersion, targets))
     r = 1 / a
@@ -141,7 +140,7 @@ def _negative_binomial(mean: Array, dispersion: Array, /, targets: Array) -> Any
     losses -= y * np.log(a * m)
     excess = (m - y) / (1 + a * m)
 
-    def d_dispersion(dy: Array) -> Array:
+    def d_dispersion(dy: Array) -> Any:
         d = r * r * (digamma(y + r) - digamma(r) - log1p) + r * excess
         return (dy * d).astype(dtype)
 
@@ -150,9 +149,9 @@ def _negative_binomial(mean: Array, dispersion: Array, /, targets: Array) -> Any
 
 @foreign_names.arguments_checked
 def negative_binomial_nll_loss(
-    mean: Any,
-    dispersion: Any,
-    targets: Any,
+    mean: Operand,
+    dispersion: Operand,
+    targets: Operand,
     where: ArrayLike | None = None,
     reduction: str = "mean",
 ) -> Tensor:
@@ -181,11 +180,11 @@ def negative_binomial_nll_loss(
     """
     name = "negative_binomial_nll_loss"
     given = {"mean": mean, "dispersion": dispersion}
-    parameters, y, counted = _checked(name, given, targets, where, real=())
+    (m, a), y, counted = _checked(name, given, targets, where, real=())
     wrong = (y < 0) | (y != np.floor(y))
     if wrong.any():
         raise ValueError(f"{name}: target {y[wrong][0]} is not a count (0, 1, 2, ...)")
-    losses = only_counted(_negative_binomial(*parameters, targets=y), counted)
+    losses = only_counted(_negative_binomial(m, a, targets=y), counted)
     return reduce_losses(name, losses, counted, reduction)
 
 

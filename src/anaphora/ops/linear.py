@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine
-from anaphora.tensor import Array, differentiable
+from anaphora.tensor import Array, Input, differentiable
 
 
 @differentiable
-def matmul(a: Array, b: Array, /) -> Any:
+def matmul(a: Input, b: Input, /) -> Any:
     """``a @ b``: vectors, matrices, and batches of matrices, as in NumPy.
 
     With the native engine each element is one chain of multiply-adds in the order of its terms:
@@ -65,7 +65,7 @@ def _products(a: Array, b: Array) -> Array:
 
 
 @differentiable
-def linear(x: Array, weight: Array, bias: Array | None = None, /) -> Any:
+def linear(x: Input, weight: Input, bias: Input | None = None, /) -> Any:
     """``x W^T + b``.
 
     Shapes: x [..., I]; weight [O, I]; bias [O]; returns [..., O].

@@ -14,13 +14,17 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 from anaphora import engine, equations, foreign_names
+from anaphora.ops.activations import log_softmax
 from anaphora.ops.arithmetic import _where, abs, subtract
 from anaphora.ops.linear import check_linear
 from anaphora.tensor import (
     Array,
+    Input,
+    Operand,
     Tensor,
     as_integers,
     as_tensor,
+    composed,
     differentiable,
     floating,
     recording,
@@ -32,44 +36,95 @@ _REDUCTIONS = ("mean", "sum", "none")
 # Classes -------------------------------------------------------------------------------------
 
 
-@differentiable
-@floating
+@composed
 def cross_entropy(
-    logits: Array,
-    /,
-    targets: Any,
+    logits: Operand,
+    targets: Operand,
     ignore_index: int = -100,
     reduction: str = "mean",
     class_weights: ArrayLike | None = None,
     label_smoothing: float = 0.0,
-) -> Any:
+) -> Tensor:
     """The negative log-probability of the targets under softmax, in nats.
 
         q = (1 - s) * onehot(target) + s / V            s: label_smoothing
         loss = -sum(w * q * log softmax(logits))        w: class_weights, else 1
 
-    Source of label smoothing: Szegedy et al. 2016.
+    Targets may also be probabilities p, of which q = (1 - s) * p + s / V. Source of label
+    smoothing: Szegedy et al. 2016.
 
     Args:
         logits: [..., V] unnormalized log-probabilities.
-        targets: [...] integers in 0..V-1.
-        ignore_index: Targets with this value do not count: loss 0, gradient 0.
+        targets: [...] integers in 0..V-1; or floats [..., V], at least 0, the probabilities of all
+            classes, which may have gradients.
+        ignore_index: Targets with this value do not count: loss 0, gradient 0. For integers.
         reduction: "mean" over the targets that count (0 if none does), "sum", or "none": [...].
-            With class weights the mean is weighted by those of the targets, as in PyTorch.
+            With class weights the mean is weighted by those of integer targets, as in PyTorch.
         class_weights: [V] the weight of each class, at least 0; see `balanced_class_weights`.
         label_smoothing: The share of each target, 0 to 1, that is spread over all classes.
 
     Raises:
-        ValueError: shapes do not match, a target is outside 0..V-1, a weight is negative or not
-            finite, the smoothing is outside 0..1, or the reduction is unknown.
-        TypeError: the targets are not integers.
+        ValueError: shapes do not match, a target is outside 0..V-1, a probability or a weight is
+            negative or not finite, the smoothing is outside 0..1, or the reduction is unknown.
+        TypeError: the targets are neither integers [...] nor floats [..., V].
 
     >>> round(cross_entropy([[0.0, 0.0]], [1]).item(), 4)
     0.6931
+    >>> round(cross_entropy([[2.0, 0.0]], [[0.5, 0.5]]).item(), 4)  # (0.1269 + 2.1269) / 2
+    1.1269
     >>> logits = [[2.0, 0.0], [2.0, 0.0]]
     >>> cross_entropy(logits, [0, 1], class_weights=[1, 3]).item()  # (0.127 + 3 * 2.127) / 4
     1.62692...
     """
+    given = targets if isinstance(targets, Tensor) else np.asarray(targets)
+    if given.dtype.kind == "f" and given.ndim and given.shape == np.shape(logits):
+        if ignore_index != -100:
+            raise ValueError(
+                f"cross_entropy: ignore_index={ignore_index} is for integer targets; the row of a "
+                "target that does not count is all 0 among probabilities"
+            )
+        return _cross_entropy_of_probabilities(
+            as_floats("cross_entropy", logits), given, reduction, class_weights, label_smoothing
+        )
+    return _cross_entropy(logits, targets, ignore_index, reduction, class_weights, label_smoothing)
+
+
+def _cross_entropy_of_probabilities(
+    logits: Tensor,
+    targets: Tensor | Array,
+    reduction: str,
+    class_weights: ArrayLike | None,
+    label_smoothing: float,
+) -> Tensor:
+    name, V = "cross_entropy", logits.shape[-1]
+    check_reduction(name, reduction)
+    _check_smoothing(name, label_smoothing)
+    probabilities = np.asarray(targets)
+    wrong = ~(np.isfinite(probabilities) & (probabilities >= 0))
+    if wrong.any():
+        raise ValueError(
+            f"{name}: the probability {probabilities[wrong][0]} in the targets; expected finite "
+            "numbers of at least 0 (floats as targets are probabilities, integers are classes)"
+        )
+    weights = _checked_weights(name, class_weights, V).astype(logits.dtype)
+    q = as_tensor(targets, logits.dtype, f"{name}: targets")
+    if label_smoothing:
+        q = q * (1 - label_smoothing) + label_smoothing / V
+    losses = -(log_softmax(logits, -1) * q * weights).sum(axis=-1)
+    return reduce_losses(name, losses, None, reduction)
+
+
+@differentiable
+@floating
+def _cross_entropy(
+    logits: Input,
+    /,
+    targets: Input,
+    ignore_index: int,
+    reduction: str,
+    class_weights: ArrayLike | None,
+    label_smoothing: float,
+) -> Any:
     target = _Targets(
         "cross_entropy", targets, logits.shape, logits.dtype, ignore_index, reduction,
         class_weights, label_smoothing,
@@ -91,11 +146,11 @@ def cross_entropy(
 @differentiable
 @floating
 def linear_cross_entropy(
-    x: Array,
-    weight: Array,
-    bias: Array | None = None,
+    x: Input,
+    weight: Input,
+    bias: Input | None = None,
     /,
-    targets: Any = None,
+    targets: Input | None = None,
     ignore_index: int = -100,
     reduction: str = "mean",
     class_weights: ArrayLike | None = None,
@@ -149,9 +204,9 @@ def linear_cross_entropy(
 @differentiable
 @floating
 def nll_loss(
-    log_probabilities: Array,
+    log_probabilities: Input,
     /,
-    targets: Any,
+    targets: Input,
     ignore_index: int = -100,
     reduction: str = "mean",
     class_weights: ArrayLike | None = None,
@@ -200,7 +255,7 @@ def nll_loss(
 
 
 def balanced_class_weights(
-    targets: Any, num_classes: int, ignore_index: int = -100
+    targets: Operand, num_classes: int, ignore_index: int = -100
 ) -> NDArray[np.float64]:
     """Class weights that give each class the same total weight, whatever its number of targets.
 
@@ -269,8 +324,7 @@ class _Targets:
                 f"{name}: targets of shape {targets.shape} for logits of shape {shape}; "
                 "expected one target for each row of logits, whose last axis is the classes"
             )
-        if not 0 <= label_smoothing <= 1:
-            raise ValueError(f"{name}: label_smoothing must be from 0 to 1, not {label_smoothing}")
+        _check_smoothing(name, label_smoothing)
         flat = targets.reshape(-1)
         self.counted = flat != ignore_index
         outside = self.counted & ((flat < 0) | (flat >= shape[-1]))
@@ -326,6 +380,11 @@ class _Targets:
         return counted
 
 
+def _check_smoothing(name: str, share: float) -> None:
+    if not 0 <= share <= 1:
+        raise ValueError(f"{name}: label_smoothing must be from 0 to 1, not {share}")
+
+
 def scaled_sum(losses: Array, scale: float) -> Array:
     """The sum of losses times a factor.
 
@@ -361,7 +420,7 @@ def _checked_weights(
 @differentiable
 @floating
 def _binary_cross_entropy(
-    logits: Array, /, targets: Array, weight: Array | None, pos_weight: Array | None
+    logits: Input, /, targets: Input, weight: Input | None, pos_weight: Input | None
 ) -> Any:
     positive = targets if pos_weight is None else targets * pos_weight
     # -(positive * log sigmoid(x) + (1 - targets) * log sigmoid(-x))
@@ -379,8 +438,8 @@ def _binary_cross_entropy(
 
 @foreign_names.arguments_checked
 def binary_cross_entropy_with_logits(
-    logits: Any,
-    targets: Any,
+    logits: Operand,
+    targets: Operand,
     weight: ArrayLike | None = None,
     pos_weight: ArrayLike | None = None,
     where: ArrayLike | None = None,
@@ -431,7 +490,7 @@ def binary_cross_entropy_with_logits(
 
 @differentiable
 @floating
-def _of_probabilities(probabilities: Array, /, targets: Array, weight: Array | None) -> Any:
+def _of_probabilities(probabilities: Input, /, targets: Input, weight: Input | None) -> Any:
     with np.errstate(divide="ignore"):
         positive, negative = (
             np.maximum(np.log(p), p.dtype.type(-100)) for p in (probabilities, 1 - probabilities)
@@ -449,8 +508,8 @@ def _of_probabilities(probabilities: Array, /, targets: Array, weight: Array | N
 
 @foreign_names.arguments_checked
 def binary_cross_entropy(
-    probabilities: Any,
-    targets: Any,
+    probabilities: Operand,
+    targets: Operand,
     weight: ArrayLike | None = None,
     where: ArrayLike | None = None,
     reduction: str = "mean",
@@ -515,7 +574,7 @@ def _factor(name: str, given: ArrayLike | None, targets: Array, argument: str) -
 
 @foreign_names.arguments_checked
 def mean_squared_error(
-    prediction: Any, target: Any, where: ArrayLike | None = None, reduction: str = "mean"
+    prediction: Operand, target: Operand, where: ArrayLike | None = None, reduction: str = "mean"
 ) -> Tensor:
     """The mean of the squared differences of equal shapes.
 
@@ -541,7 +600,7 @@ def mean_squared_error(
 
 @foreign_names.arguments_checked
 def l1_loss(
-    prediction: Any, target: Any, where: ArrayLike | None = None, reduction: str = "mean"
+    prediction: Operand, target: Operand, where: ArrayLike | None = None, reduction: str = "mean"
 ) -> Tensor:
     """The mean of the absolute differences, minimized by the median.
 
@@ -559,7 +618,7 @@ def l1_loss(
 
 @differentiable
 @floating
-def _huber(difference: Array, /, delta: float) -> Any:
+def _huber(difference: Input, /, delta: float) -> Any:
     slope = np.clip(difference, -delta, delta).astype(difference.dtype, copy=False)
     half = difference.dtype.type(0.5)
     return slope * (difference - half * slope), lambda dy: dy * slope
@@ -567,8 +626,8 @@ def _huber(difference: Array, /, delta: float) -> Any:
 
 @foreign_names.arguments_checked
 def huber_loss(
-    prediction: Any,
-    target: Any,
+    prediction: Operand,
+    target: Operand,
     delta: float = 1.0,
     where: ArrayLike | None = None,
     reduction: str = "mean",
@@ -602,7 +661,7 @@ def huber_loss(
 
 @differentiable
 @floating
-def _pinball(predictions: Array, /, targets: Array, quantiles: Array) -> Any:
+def _pinball(predictions: Input, /, targets: Input, quantiles: Input) -> Any:
     below = targets[..., None] - predictions  # how far a prediction is below its target
     slopes = np.where(below < 0, quantiles - 1, np.where(below > 0, quantiles, 0))
     slopes = slopes.astype(predictions.dtype, copy=False)
@@ -611,8 +670,8 @@ def _pinball(predictions: Array, /, targets: Array, quantiles: Array) -> Any:
 
 @foreign_names.arguments_checked
 def pinball_loss(
-    predictions: Any,
-    targets: Any,
+    predictions: Operand,
+    targets: Operand,
     quantiles: Sequence[float],
     where: ArrayLike | None = None,
     reduction: str = "mean",

@@ -11,6 +11,8 @@ from numpy.typing import DTypeLike
 from anaphora import engine, random
 from anaphora.tensor import (
     Array,
+    Input,
+    Operand,
     RowGradient,
     Tensor,
     as_integers,
@@ -22,7 +24,7 @@ from anaphora.tensor import (
 
 
 @differentiable
-def embedding(weight: Array, /, ids: Any, padding_idx: int | None = None) -> Any:
+def embedding(weight: Input, /, ids: Input, padding_idx: int | None = None) -> Any:
     """Look up rows of a table, whose gradient is a `RowGradient`.
 
     Args:
@@ -57,7 +59,7 @@ def embedding(weight: Array, /, ids: Any, padding_idx: int | None = None) -> Any
 
 
 @composed
-def one_hot(ids: Any, num_classes: int | None = None, dtype: DTypeLike = np.float32) -> Tensor:
+def one_hot(ids: Operand, num_classes: int | None = None, dtype: DTypeLike = np.float32) -> Tensor:
     """A vector for each id: 1 at the id, 0 elsewhere. It has no gradient.
 
     `embedding` and the losses over classes take ids directly, which is faster.
@@ -95,7 +97,7 @@ def one_hot(ids: Any, num_classes: int | None = None, dtype: DTypeLike = np.floa
 
 @differentiable
 @floating
-def _dropout(x: Array, /, rate: float, key: int, shared_axes: Sequence[int]) -> Any:
+def _dropout(x: Input, /, rate: float, key: int, shared_axes: Sequence[int]) -> Any:
     y = engine.dropout(x, rate, key, shared_axes)
     return y, lambda dy: engine.dropout(dy, rate, key, shared_axes)  # the same mask, regenerated
 
@@ -131,7 +133,7 @@ def dropout(x: Tensor, rate: float, shared_axes: Sequence[int] = ()) -> Tensor:
 @differentiable
 @floating
 def layer_norm(
-    x: Array, weight: Array | None = None, bias: Array | None = None, /, epsilon: float = 1e-5
+    x: Input, weight: Input | None = None, bias: Input | None = None, /, epsilon: float = 1e-5
 ) -> Any:
     """``(x - mean) / sqrt(variance + epsilon) * weight + bias`` over the last axis.
 

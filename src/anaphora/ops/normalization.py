@@ -8,18 +8,18 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine
-from anaphora.tensor import Array, differentiable, floating
+from anaphora.tensor import Array, Input, differentiable, floating
 
 
 @differentiable
 @floating
 def batch_norm(
-    x: Array,
-    weight: Array | None = None,
-    bias: Array | None = None,
+    x: Input,
+    weight: Input | None = None,
+    bias: Input | None = None,
     /,
     epsilon: float = 1e-5,
-    where: Any = None,
+    where: Input | None = None,
 ) -> Any:
     """``(x - mean) / sqrt(variance + epsilon) * weight + bias``, over all axes but the last.
 

@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
 from anaphora.ops.shapes import flatten, getitem
-from anaphora.tensor import Array, Tensor, as_integers, as_tensor, composed
+from anaphora.tensor import Array, Operand, Tensor, TopK, as_integers, as_tensor, composed
 
 
 @composed
-def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+def argmax(x: Operand, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The place of the first maximum along an axis, or in the flattened array. It has no gradient.
 
     >>> argmax([[1.0, 3.0], [4.0, 2.0]], axis=1).data
@@ -22,7 +20,7 @@ def argmax(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
 
 
 @composed
-def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
+def argmin(x: Operand, axis: int | None = None, keepdims: bool = False) -> Tensor:
     """The place of the first minimum along an axis, or in the flattened array. It has no gradient.
 
     >>> argmin([[1.0, 3.0], [4.0, 2.0]]).data
@@ -32,7 +30,7 @@ def argmin(x: Any, axis: int | None = None, keepdims: bool = False) -> Tensor:
 
 
 @composed
-def argsort(x: Any, axis: int | None = -1, descending: bool = False) -> Tensor:
+def argsort(x: Operand, axis: int | None = -1, descending: bool = False) -> Tensor:
     """The places of the elements in order, along an axis or of the flattened array.
 
     Equal elements keep their order. NaN is larger than all numbers. It has no gradient.
@@ -44,7 +42,7 @@ def argsort(x: Any, axis: int | None = -1, descending: bool = False) -> Tensor:
 
 
 @composed
-def sort(x: Any, axis: int | None = -1, descending: bool = False) -> Tensor:
+def sort(x: Operand, axis: int | None = -1, descending: bool = False) -> Tensor:
     """The elements in order, along an axis or of the flattened array; `argsort` has their places.
 
     >>> sort([3.0, 1.0, 2.0]).data
@@ -54,23 +52,8 @@ def sort(x: Any, axis: int | None = -1, descending: bool = False) -> Tensor:
     return take_along_axis(x, _order(x.data, axis, descending), axis)
 
 
-class TopK(NamedTuple):
-    """The elements that `topk` found.
-
-    Attributes:
-        values: The elements.
-        indices: Their places along the axis.
-
-    >>> TopK(Tensor([2.0]), Tensor([1])).indices
-    Tensor([1], dtype=int64)
-    """
-
-    values: Tensor
-    indices: Tensor
-
-
 @composed
-def topk(x: Any, k: int, axis: int = -1, largest: bool = True) -> TopK:
+def topk(x: Operand, k: int, axis: int = -1, largest: bool = True) -> TopK:
     """The k largest (or smallest) elements along an axis, in order, and their places.
 
     Of equal elements the first come first. NaN is larger than all numbers.
@@ -105,7 +88,7 @@ def _order(x: Array, axis: int | None, descending: bool) -> Array:
 
 
 @composed
-def take_along_axis(x: Any, indices: Any, axis: int | None = -1) -> Tensor:
+def take_along_axis(x: Operand, indices: Operand, axis: int | None = -1) -> Tensor:
     """Elements of each slice along an axis, by indices of its own: PyTorch's ``gather``.
 
     ``y[i, j] = x[i, indices[i, j]]`` for two axes. The gradients of an element that is taken

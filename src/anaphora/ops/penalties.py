@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import ArrayLike
 
 from anaphora.ops.recurrence import checked_lengths
-from anaphora.tensor import Array, differentiable, floating
+from anaphora.tensor import Array, Input, differentiable, floating
 
 
 @differentiable
 @floating
-def activation_penalty(x: Array, /, lengths: ArrayLike | None = None) -> Any:
+def activation_penalty(x: Input, /, lengths: ArrayLike | None = None) -> Any:
     """The mean of the squares, which keeps activations small; 0 if there are none.
 
     Args:
@@ -33,7 +33,7 @@ def activation_penalty(x: Array, /, lengths: ArrayLike | None = None) -> Any:
 
 @differentiable
 @floating
-def temporal_penalty(x: Array, /, lengths: ArrayLike | None = None) -> Any:
+def temporal_penalty(x: Input, /, lengths: ArrayLike | None = None) -> Any:
     """The mean of the squared changes between steps, which keeps them small; 0 if there are none.
 
     The arguments are those of `activation_penalty`.

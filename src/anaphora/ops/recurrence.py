@@ -15,7 +15,7 @@ from anaphora.equations import Trace
 from anaphora.ops.arithmetic import where
 from anaphora.ops.linear import linear
 from anaphora.ops.shapes import broadcast_to, getitem, split, stack, unstack
-from anaphora.tensor import Array, Tensor, as_tensor, differentiable, floating, recording
+from anaphora.tensor import Array, Input, Tensor, as_tensor, differentiable, floating, recording
 from anaphora.tensor.hooks import thread
 
 States = tuple[Tensor, ...]
@@ -71,7 +71,7 @@ def recurrence(
 @differentiable
 @floating
 def _recurrence(
-    *arrays: Any,
+    *arrays: Input,
     trace: Trace,
     lengths: Array | None,
     reverse: bool,
@@ -378,7 +378,7 @@ def _state(cell: Cell, name: str, value: Any, shape: tuple[int, int], dtype: Any
 
 
 @differentiable
-def _put_rows(x: Array, new: Array, /, rows: Array) -> Any:
+def _put_rows(x: Input, new: Input, /, rows: Input) -> Any:
     """Replace some rows of x [B, ...]."""
     y = x.copy()
     y[rows] = new

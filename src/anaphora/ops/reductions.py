@@ -3,14 +3,24 @@
 from __future__ import annotations
 
 import math
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, cast
 
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from anaphora import engine
 from anaphora.ops.arithmetic import abs, divide, multiply, power, sqrt, subtract, where
-from anaphora.tensor import Array, Tensor, as_tensor, composed, differentiable, floating
+from anaphora.tensor import (
+    Array,
+    Booleans,
+    Input,
+    Operand,
+    Tensor,
+    as_tensor,
+    composed,
+    differentiable,
+    floating,
+)
 
 Axes: TypeAlias = "int | tuple[int, ...] | None"
 
@@ -34,7 +44,7 @@ def _total(x: Array, axis: Axes, keepdims: bool) -> Array:
 
 
 @differentiable
-def sum(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
+def sum(x: Input, /, axis: Axes = None, keepdims: bool = False) -> Any:
     """The sum over all elements, or along axes.
 
     >>> sum([[1.0, 2.0], [3.0, 4.0]], axis=0).data
@@ -45,7 +55,7 @@ def sum(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
 
 
 @differentiable
-def mean(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
+def mean(x: Input, /, axis: Axes = None, keepdims: bool = False) -> Any:
     """The mean over all elements, or along axes.
 
     Raises:
@@ -65,7 +75,7 @@ def mean(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
 
 
 @differentiable
-def max(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
+def max(x: Input, /, axis: Axes = None, keepdims: bool = False) -> Any:
     """The maximum of all elements, or along axes; equal maxima share the gradient.
 
     >>> max([[1.0, 2.0], [3.0, 4.0]], axis=0).data
@@ -76,7 +86,7 @@ def max(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
 
 
 @differentiable
-def min(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
+def min(x: Input, /, axis: Axes = None, keepdims: bool = False) -> Any:
     """The minimum of all elements, or along axes; equal minima share the gradient.
 
     >>> min([[1.0, 2.0], [3.0, 4.0]], axis=0).data
@@ -98,7 +108,7 @@ def _shared(x: Array, y: Array, axis: Axes, keepdims: bool) -> Any:
 
 
 @differentiable
-def prod(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
+def prod(x: Input, /, axis: Axes = None, keepdims: bool = False) -> Any:
     """The product of all elements, or along axes.
 
     >>> prod([[1.0, 2.0], [3.0, 4.0]], axis=0).data
@@ -122,7 +132,7 @@ def prod(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
 
 @differentiable
 @floating
-def logsumexp(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
+def logsumexp(x: Input, /, axis: Axes = None, keepdims: bool = False) -> Any:
     """``log(sum(exp(x)))`` over all elements, or along axes, without overflow.
 
     >>> round(logsumexp([1000.0, 1000.0]).item(), 3)
@@ -141,7 +151,7 @@ def logsumexp(x: Array, /, axis: Axes = None, keepdims: bool = False) -> Any:
 
 
 @differentiable
-def cumsum(x: Array, /, axis: int | None = None) -> Any:
+def cumsum(x: Input, /, axis: int | None = None) -> Any:
     """The sums of all elements up to each, along an axis, or of the flattened array.
 
     They are summed in order: a sum depends on no later element.
@@ -159,7 +169,7 @@ def cumsum(x: Array, /, axis: int | None = None) -> Any:
 
 
 @composed
-def var(x: Any, axis: Axes = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor:
+def var(x: Operand, axis: Axes = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor:
     """The variance: the mean of the squared distances from the mean.
 
     Args:
@@ -184,7 +194,7 @@ def var(x: Any, axis: Axes = None, keepdims: bool = False, *, ddof: int = 0) -> 
 
 
 @composed
-def std(x: Any, axis: Axes = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor:
+def std(x: Operand, axis: Axes = None, keepdims: bool = False, *, ddof: int = 0) -> Tensor:
     """The standard deviation, the root of `var`; where it is 0 its derivative is 0.
 
     >>> std([1.0, 3.0]).item()
@@ -194,7 +204,7 @@ def std(x: Any, axis: Axes = None, keepdims: bool = False, *, ddof: int = 0) -> 
 
 
 @composed
-def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> Tensor:
+def norm(x: Operand, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> Tensor:
     """``sum(abs(x) ** ord) ** (1 / ord)`` of all elements, or along axes; 0 has the derivative 0.
 
     Args:
@@ -228,23 +238,23 @@ def norm(x: Any, ord: float = 2, axis: Axes = None, keepdims: bool = False) -> T
 
 
 @composed
-def any(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def any(x: Operand, axis: Axes = None, keepdims: bool = False) -> Booleans:
     """Whether an element is not 0, of all or along axes: an array of booleans, as a comparison.
 
     >>> any([[True, False], [False, False]], axis=1)
     array([ True, False])
     """
-    return np.any(as_tensor(x, None, "any").data, axis, keepdims=keepdims)
+    return cast(Booleans, np.any(as_tensor(x, None, "any").data, axis, keepdims=keepdims))
 
 
 @composed
-def all(x: Any, axis: Axes = None, keepdims: bool = False) -> Any:
+def all(x: Operand, axis: Axes = None, keepdims: bool = False) -> Booleans:
     """Whether no element is 0, of all or along axes: an array of booleans, as a comparison.
 
     >>> all([[True, True], [False, True]], axis=1)
     array([ True, False])
     """
-    return np.all(as_tensor(x, None, "all").data, axis, keepdims=keepdims)
+    return cast(Booleans, np.all(as_tensor(x, None, "all").data, axis, keepdims=keepdims))
 
 
 def _axes(axis: Axes, ndim: int) -> tuple[int, ...]:

@@ -9,11 +9,20 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from anaphora.tensor import Array, RowGradient, Tensor, as_tensor, composed, differentiable
+from anaphora.tensor import (
+    Array,
+    Input,
+    Operand,
+    RowGradient,
+    Tensor,
+    as_tensor,
+    composed,
+    differentiable,
+)
 
 
 @differentiable
-def reshape(x: Array, /, shape: tuple[int, ...]) -> Any:
+def reshape(x: Input, /, shape: tuple[int, ...]) -> Any:
     """The same elements in another shape; one size may be -1.
 
     >>> reshape([[1.0, 2.0], [3.0, 4.0]], (4,)).data
@@ -23,7 +32,7 @@ def reshape(x: Array, /, shape: tuple[int, ...]) -> Any:
 
 
 @differentiable
-def transpose(x: Array, /, axes: Sequence[int] | None = None) -> Any:
+def transpose(x: Input, /, axes: Sequence[int] | None = None) -> Any:
     """Permute the axes; by default reverse them. PyTorch's is `swapaxes`.
 
     Raises:
@@ -43,7 +52,7 @@ def transpose(x: Array, /, axes: Sequence[int] | None = None) -> Any:
 
 
 @differentiable
-def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Any:
+def broadcast_to(x: Input, /, shape: tuple[int, ...]) -> Any:
     """Broadcast axes of size 1, and new leading axes, to a shape.
 
     >>> broadcast_to([1.0, 2.0], (2, 2)).data
@@ -54,7 +63,7 @@ def broadcast_to(x: Array, /, shape: tuple[int, ...]) -> Any:
 
 
 @differentiable
-def getitem(x: Array, /, index: Any) -> Any:
+def getitem(x: Input, /, index: Any) -> Any:
     """Elements by integers, slices, and arrays of integers or booleans, as NumPy indexes.
 
     Its gradient is an array as large as x: to iterate over the steps of a sequence, use `unstack`.
@@ -87,14 +96,14 @@ def getitem(x: Array, /, index: Any) -> Any:
 
 
 @differentiable
-def _concatenate(*arrays: Array, axis: int) -> Any:
+def _concatenate(*arrays: Input, axis: int) -> Any:
     y = np.concatenate(arrays, axis)
     ends = np.cumsum([a.shape[axis] for a in arrays])[:-1]
     return y, lambda dy: tuple(np.split(dy, ends, axis))
 
 
 @composed
-def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+def concatenate(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
     """Concatenate along an existing axis.
 
     >>> concatenate([[1.0], [2.0, 3.0]]).data
@@ -104,7 +113,7 @@ def concatenate(tensors: Sequence[Any], axis: int = 0) -> Tensor:
 
 
 @differentiable
-def _stack(*arrays: Array, axis: int) -> Any:
+def _stack(*arrays: Input, axis: int) -> Any:
     def pullback(dy: Array) -> tuple[Array, ...]:
         return tuple(np.moveaxis(dy, axis, 0))
 
@@ -112,7 +121,7 @@ def _stack(*arrays: Array, axis: int) -> Any:
 
 
 @composed
-def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
+def stack(tensors: Sequence[Operand], axis: int = 0) -> Tensor:
     """Stack along a new axis.
 
     >>> stack([[1.0, 2.0], [3.0, 4.0]]).shape
@@ -122,7 +131,7 @@ def stack(tensors: Sequence[Any], axis: int = 0) -> Tensor:
 
 
 @differentiable
-def _split(x: Array, /, sections: int | Sequence[int], axis: int) -> Any:
+def _split(x: Input, /, sections: int | Sequence[int], axis: int) -> Any:
     parts = tuple(np.split(x, sections, axis))
 
     def pullback(d: tuple[Array | None, ...]) -> Array:
@@ -132,7 +141,7 @@ def _split(x: Array, /, sections: int | Sequence[int], axis: int) -> Any:
 
 
 @composed
-def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
+def split(x: Operand, sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor, ...]:
     """Split along an axis into equal parts, or before the given indices.
 
     >>> [part.data.tolist() for part in split([1.0, 2.0, 3.0], [1])]
@@ -142,13 +151,13 @@ def split(x: Any, sections: int | Sequence[int], axis: int = 0) -> tuple[Tensor,
 
 
 @differentiable
-def _unstack(x: Array, /, axis: int) -> Any:
+def _unstack(x: Input, /, axis: int) -> Any:
     parts = tuple(np.moveaxis(x, axis, 0)[k, ...] for k in range(x.shape[axis]))
     return parts, lambda d: np.stack(_filled(d, parts), axis)
 
 
 @composed
-def unstack(x: Any, axis: int = 0) -> tuple[Tensor, ...]:
+def unstack(x: Operand, axis: int = 0) -> tuple[Tensor, ...]:
     """The slices along an axis, as a tuple; the inverse of `stack`.
 
     >>> [row.data.tolist() for row in unstack([[1.0, 2.0], [3.0, 4.0]])]
@@ -158,7 +167,7 @@ def unstack(x: Any, axis: int = 0) -> tuple[Tensor, ...]:
 
 
 @composed
-def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Tensor:
+def squeeze(x: Operand, axis: int | tuple[int, ...] | None = None) -> Tensor:
     """Remove axes of size 1: all, or those that are named, which must have it.
 
     >>> squeeze([[[1.0], [2.0]]]).shape, squeeze([[[1.0], [2.0]]], axis=0).shape
@@ -169,7 +178,7 @@ def squeeze(x: Any, axis: int | tuple[int, ...] | None = None) -> Tensor:
 
 
 @composed
-def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
+def expand_dims(x: Operand, axis: int | tuple[int, ...]) -> Tensor:
     """Insert axes of size 1, which are in these places afterwards: PyTorch's ``unsqueeze``.
 
     >>> expand_dims([1.0, 2.0], 0).shape, expand_dims([1.0, 2.0], -1).shape
@@ -180,7 +189,7 @@ def expand_dims(x: Any, axis: int | tuple[int, ...]) -> Tensor:
 
 
 @composed
-def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Tensor:
+def flatten(x: Operand, start_axis: int = 0, end_axis: int = -1) -> Tensor:
     """All axes as one, or those from one axis to another.
 
     >>> flatten([[1.0, 2.0], [3.0, 4.0]]).data
@@ -196,7 +205,7 @@ def flatten(x: Any, start_axis: int = 0, end_axis: int = -1) -> Tensor:
 
 
 @composed
-def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
+def swapaxes(x: Operand, axis1: int, axis2: int) -> Tensor:
     """Exchange two axes: PyTorch's ``transpose``.
 
     >>> swapaxes(np.zeros((2, 3, 4)), 0, -1).shape
@@ -207,7 +216,7 @@ def swapaxes(x: Any, axis1: int, axis2: int) -> Tensor:
 
 
 @composed
-def moveaxis(x: Any, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
+def moveaxis(x: Operand, source: int | Sequence[int], destination: int | Sequence[int]) -> Tensor:
     """Move axes to other places; the others keep their order.
 
     >>> moveaxis(np.zeros((2, 3, 4)), 0, -1).shape
@@ -223,7 +232,7 @@ def _axes_of(x: Tensor) -> Array:
 
 
 @composed
-def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
+def repeat(x: Operand, repeats: Any, axis: int | None = None) -> Tensor:
     """Repeat each element along an axis, or of the flattened array.
 
     PyTorch's method ``repeat`` is `tile`; its ``repeat_interleave`` is this.
@@ -245,7 +254,7 @@ def repeat(x: Any, repeats: Any, axis: int | None = None) -> Tensor:
 
 
 @composed
-def tile(x: Any, reps: int | Sequence[int]) -> Tensor:
+def tile(x: Operand, reps: int | Sequence[int]) -> Tensor:
     """Repeat the array along each axis: PyTorch's method ``repeat``.
 
     Args:
@@ -267,7 +276,7 @@ def tile(x: Any, reps: int | Sequence[int]) -> Tensor:
 
 
 @differentiable
-def flip(x: Array, /, axis: int | tuple[int, ...] | None = None) -> Any:
+def flip(x: Input, /, axis: int | tuple[int, ...] | None = None) -> Any:
     """Reverse the elements along axes; by default along all.
 
     >>> flip([[1.0, 2.0], [3.0, 4.0]], axis=0).data
@@ -279,7 +288,7 @@ def flip(x: Array, /, axis: int | tuple[int, ...] | None = None) -> Any:
 
 @differentiable
 def roll(
-    x: Array, /, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None = None
+    x: Input, /, shift: int | tuple[int, ...], axis: int | tuple[int, ...] | None = None
 ) -> Any:
     """Move elements along axes, or in the flattened array; what leaves at the end enters in front.
 
@@ -294,7 +303,7 @@ PadWidth: TypeAlias = "int | Sequence[Any] | Mapping[int, int | tuple[int, int]]
 
 @composed
 def pad(
-    x: Any, pad_width: PadWidth, mode: str = "constant", constant_values: float = 0.0
+    x: Operand, pad_width: PadWidth, mode: str = "constant", constant_values: float = 0.0
 ) -> Tensor:
     """Elements before and after those of x, along one or more axes.
 
@@ -334,7 +343,7 @@ def pad(
 
 
 @differentiable
-def _pad(x: Array, /, widths: list[tuple[int, int]], value: float) -> Any:
+def _pad(x: Input, /, widths: list[tuple[int, int]], value: float) -> Any:
     inner = tuple(
         slice(before, before + size) for (before, _), size in zip(widths, x.shape, strict=True)
     )

@@ -10,7 +10,7 @@ import numpy as np
 
 from anaphora import ops
 from anaphora.nn import Recurrent
-from anaphora.nn.states import as_tuple, from_tuple
+from anaphora.nn.states import as_tuple
 from anaphora.plot.picture import COLORS, Picture, add_legend
 from anaphora.tensor import Array, Tensor, no_grad
 
@@ -77,12 +77,13 @@ def _norms(layer: Recurrent, x: Array, seed: int) -> Array:
 
     # Forward: the states before each step.
     batch = () if x.ndim == 2 else (x.shape[1 - axis],)
-    state = tuple(np.zeros(n, layer.dtype) for n in layer.state_shapes(*batch).values())
+    initial = layer.initial_state(*(batch or (1,))).values()
+    state = tuple(array if batch else array[:, 0] for array in initial)
     befores = []
     with no_grad():
         for step in steps:
             befores.append(state)
-            _, after = layer(step, from_tuple(state))
+            _, after = layer(step, state)
             state = tuple(s.data for s in as_tuple(after))
 
     # Backward: one step at a time, starting from the gradient of the states of the next step.
@@ -93,7 +94,7 @@ def _norms(layer: Recurrent, x: Array, seed: int) -> Array:
     norms = [_norm(gradients)]
     for step, before in zip(reversed(steps), reversed(befores), strict=True):
         leaves = [Tensor(s, requires_grad=True) for s in before]
-        _, after = layer(step, from_tuple(leaves))
+        _, after = layer(step, leaves)
         products = [ops.sum(s * d) for s, d in zip(as_tuple(after), gradients, strict=True)]
         ops.sum(ops.stack(products)).backward()
         gradients = [

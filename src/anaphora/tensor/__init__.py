@@ -7,9 +7,9 @@ import sys
 from anaphora import foreign_names
 from anaphora.tensor.creation import arange, full, ones, rand, randint, randn, zeros
 from anaphora.tensor.hooks import Hook, Interpreter, hook, interpreting, no_grad, recording
-from anaphora.tensor.methods import OPERATIONS
+from anaphora.tensor.methods import OPERATIONS, Booleans, Operand, TopK
 from anaphora.tensor.operations import composed, differentiable, floating
-from anaphora.tensor.rows import Array, Gradient, RowGradient
+from anaphora.tensor.rows import Array, Gradient, Input, RowGradient
 from anaphora.tensor.tensor import (
     NUMPY_FUNCTIONS,
     Buffer,
@@ -24,13 +24,17 @@ __all__ = [
     "NUMPY_FUNCTIONS",
     "OPERATIONS",
     "Array",
+    "Booleans",
     "Buffer",
     "Gradient",
     "Hook",
+    "Input",
     "Interpreter",
+    "Operand",
     "Parameter",
     "RowGradient",
     "Tensor",
+    "TopK",
     "arange",
     "as_integers",
     "as_tensor",

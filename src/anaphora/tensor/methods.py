@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
 
-from numpy.typing import ArrayLike, DTypeLike
+import numpy as np
+from numpy.typing import ArrayLike, DTypeLike, NDArray
 
 from anaphora import foreign_names
 
@@ -14,6 +15,24 @@ if TYPE_CHECKING:
 
 Operand: TypeAlias = "Tensor | ArrayLike"
 Axes: TypeAlias = "int | tuple[int, ...] | None"
+Booleans: TypeAlias = NDArray[np.bool_]
+
+
+class TopK(NamedTuple):
+    """The elements that `anaphora.ops.topk` found.
+
+    Attributes:
+        values: The elements.
+        indices: Their places along the axis.
+
+    >>> from anaphora import Tensor
+    >>> Tensor([2.0, 3.0]).topk(1).indices
+    Tensor([1], dtype=int64)
+    """
+
+    values: Tensor
+    indices: Tensor
+
 
 OPERATIONS: dict[str, Callable[..., Any]] = {}
 """Every operation by name; the methods of Tensors call them."""
@@ -144,14 +163,14 @@ class Methods:
         return _call("cumsum", self, axis)
 
     @foreign_names.arguments_checked
-    def any(self, axis: Axes = None, keepdims: bool = False) -> Any:
+    def any(self, axis: Axes = None, keepdims: bool = False) -> Booleans:
         """Whether an element is not 0: an array of booleans, as a comparison."""
-        return OPERATIONS["any"](self, axis, keepdims)
+        return cast("Booleans", OPERATIONS["any"](self, axis, keepdims))
 
     @foreign_names.arguments_checked
-    def all(self, axis: Axes = None, keepdims: bool = False) -> Any:
+    def all(self, axis: Axes = None, keepdims: bool = False) -> Booleans:
         """Whether no element is 0: an array of booleans, as a comparison."""
-        return OPERATIONS["all"](self, axis, keepdims)
+        return cast("Booleans", OPERATIONS["all"](self, axis, keepdims))
 
     # The largest, and elements in order
 
@@ -176,9 +195,9 @@ class Methods:
         return _call("argsort", self, axis, descending)
 
     @foreign_names.arguments_checked
-    def topk(self, k: int, axis: int = -1, largest: bool = True) -> tuple[Tensor, Tensor]:
+    def topk(self, k: int, axis: int = -1, largest: bool = True) -> TopK:
         """The k largest (or smallest) along an axis: their ``values`` and ``indices``."""
-        return cast("tuple[Tensor, Tensor]", OPERATIONS["topk"](self, k, axis, largest))
+        return cast("TopK", OPERATIONS["topk"](self, k, axis, largest))
 
     @foreign_names.arguments_checked
     def take_along_axis(self, indices: Operand, axis: int | None = -1) -> Tensor:

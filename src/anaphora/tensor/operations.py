@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast
 
 import numpy as np
 
@@ -17,9 +17,10 @@ from anaphora.tensor.tape import Edge, Node
 from anaphora.tensor.tensor import Tensor, as_array
 
 F = TypeVar("F", bound=Callable[..., Any])
+P = ParamSpec("P")
 
 
-def differentiable(function: Callable[..., Any]) -> Callable[..., Tensor]:
+def differentiable(function: Callable[P, Any]) -> Callable[P, Tensor]:
     """Make an operation on Tensors of a function that returns its value and its pullback.
 
     The function gets NumPy arrays. Its parameters before ``/`` (and ``*arrays``) are its inputs;
@@ -103,7 +104,7 @@ def differentiable(function: Callable[..., Any]) -> Callable[..., Tensor]:
     return operation
 
 
-def floating(function: Callable[..., Any]) -> Callable[..., Any]:
+def floating(function: F) -> F:
     """Mark a function for `differentiable` that computes in floats: integers become float32.
 
     >>> @differentiable

@@ -12,6 +12,10 @@ from anaphora import engine, foreign_names
 
 Array: TypeAlias = NDArray[Any]
 
+Input: TypeAlias = Array | Any
+"""What an operation is called with, a Tensor or anything like an array; its function gets an array.
+"""
+
 
 class RowGradient(NDArrayOperatorsMixin):
     """The sparse gradient of a table of which only some rows were read: indices and values.

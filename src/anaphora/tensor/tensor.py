@@ -11,7 +11,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import foreign_names, notebook
 from anaphora.tensor.hooks import recording
-from anaphora.tensor.methods import OPERATIONS, Methods, Operand
+from anaphora.tensor.methods import OPERATIONS, Booleans, Methods, Operand
 from anaphora.tensor.rows import Array, Gradient
 from anaphora.tensor.tape import Node, Version, add_gradients, run_backward
 
@@ -420,23 +420,23 @@ class Tensor(Methods):
 
     # Comparisons and logic give arrays of booleans, which have no gradient.
 
-    def __eq__(self, other: object) -> Any:
-        return self._data == _plain(other)
+    def __eq__(self, other: object) -> Booleans:  # type: ignore[override]
+        return cast(Booleans, self._data == _plain(other))
 
-    def __ne__(self, other: object) -> Any:
-        return self._data != _plain(other)
+    def __ne__(self, other: object) -> Booleans:  # type: ignore[override]
+        return cast(Booleans, self._data != _plain(other))
 
-    def __lt__(self, other: Operand) -> Any:
-        return self._data < _plain(other)
+    def __lt__(self, other: Operand) -> Booleans:
+        return cast(Booleans, self._data < _plain(other))
 
-    def __le__(self, other: Operand) -> Any:
-        return self._data <= _plain(other)
+    def __le__(self, other: Operand) -> Booleans:
+        return cast(Booleans, self._data <= _plain(other))
 
-    def __gt__(self, other: Operand) -> Any:
-        return self._data > _plain(other)
+    def __gt__(self, other: Operand) -> Booleans:
+        return cast(Booleans, self._data > _plain(other))
 
-    def __ge__(self, other: Operand) -> Any:
-        return self._data >= _plain(other)
+    def __ge__(self, other: Operand) -> Booleans:
+        return cast(Booleans, self._data >= _plain(other))
 
     def __invert__(self) -> Any:
         return ~self._data

@@ -19,7 +19,9 @@ from anaphora.training.options import TaskOptions
 from anaphora.training.task import Notify, Task
 from anaphora.training.tasks import task_of
 
-_READER_OPTIONS = ("cell", "hidden_size", "embedding_size", "num_layers", "layer_norm", "dtype")
+_READER_OPTIONS = (
+    "cell", "hidden_size", "embedding_size", "num_layers", "layer_norm", "trainable_state", "dtype",
+)  # fmt: skip
 """The options of a reader (embeddings and recurrent layers) that a model of another task keeps."""
 
 _READER_PARAMETERS = ("embedding.", "recurrent.")

@@ -107,6 +107,11 @@ def recurrent(
             f"layers of the kind {kind.name!r} cannot be exported; those of a Cell and of a "
             "StepKind can"
         )
+    if layer.trainable_state:
+        raise ExportError(
+            "trained initial states (trainable_state) cannot be exported, whose states start at 0; "
+            "train without them"
+        )
     if not isinstance(x, Symbol):
         raise ExportError("its input does not depend on an input of the file")
     if lengths is not None and not isinstance(lengths, Symbol):
