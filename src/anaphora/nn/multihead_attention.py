@@ -16,7 +16,7 @@ from anaphora.nn.layers import Linear
 from anaphora.nn.module import Module
 from anaphora.ops.recurrence import checked_lengths, within
 from anaphora.options import check_shares, check_sizes
-from anaphora.tensor import Array, Operand, Tensor, as_tensor
+from anaphora.tensor import Operand, Tensor, as_tensor
 
 
 class MultiheadAttention(Module):
