@@ -93,7 +93,7 @@ def page_of(wasm: bytes, facts: dict[str, Any]) -> str:
 
     >>> page = page_of(b"(wasm)", {"model": "</script>", "characters": ["a"]})
     >>> page.count("</script>"), "KHdhc20p" in page
-    (2, True)
+    (3, True)
     """
     template = Path(__file__).with_name("page.html").read_text("utf-8")
     plain = json.dumps(facts).replace("<", "\\u003c")  # so that no text ends the script
