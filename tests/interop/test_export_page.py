@@ -134,7 +134,7 @@ def test_the_model_in_the_page_computes_what_a_session_computes(model, tmp_path)
 
 
 def test_what_cannot_be_a_page_is_explained(tmp_path, monkeypatch):
-    with pytest.raises(ValueError, match=r"a page is for language models; GRU is none"):
+    with pytest.raises(ValueError, match=r"a page is for language models, not for GRU"):
         interop.export(GRU(3, 4), tmp_path / "page.html")
     words = LanguageModel(4, hidden_size=3)
     words.codec = WordTokenizer.fit(["to be\n"])

@@ -29,8 +29,8 @@ def export(model: Any, path: Path) -> Exported:
     """Write a language model of characters as PATH, a page on which it writes in the browser.
 
     The page is one file that needs no server and asks for no other: the model's C code, compiled
-    to WebAssembly, is in it. One types, sees the probabilities of the next character, and colours
-    the text by a unit. A model that computes with int8 weights has these in the page, at about 1.4
+    to WebAssembly, is in it. It shows the probabilities of the next character while you type, and
+    colours the text by a unit. A model that computes with int8 weights has these in the page, at about 1.4
     bytes a weight.
 
     Args:
@@ -46,16 +46,16 @@ def export(model: Any, path: Path) -> Exported:
     >>> from anaphora.nn import GRU
     >>> export(GRU(input_size=3, hidden_size=4), Path("page.html"))
     Traceback (most recent call last):
-    ValueError: a page is for language models; GRU is none: ...
+    ValueError: a page is for language models, not for GRU: ...
     """
     if not isinstance(model, LanguageModel):
         raise ValueError(
-            f"a page is for language models; {type(model).__name__} is none: "
+            f"a page is for language models, not for {type(model).__name__}: "
             "export it as .c or .onnx"
         )
     if not isinstance(model.codec, CharacterTokenizer):
         raise ValueError(
-            "a page reads what one types character by character; this model reads other tokens: "
+            "a page reads what is typed character by character, and this model reads other tokens: "
             "train one with --level char, or export it as .c or .onnx"
         )
     network = network_of(model)
