@@ -7,10 +7,13 @@ CLANG_FORMAT := $(PYTHON) -c 'from clang_format import clang_format as main; mai
 # What `make sanitize` compiles with, and the sanitizers that it takes in turn.
 CXX := g++
 SANITIZERS := address,undefined thread
+# What `make cross` compiles for, and where to find zig.
+TARGETS := x86_64-linux-musl aarch64-linux-musl x86_64-windows-gnu aarch64-macos
+ZIG = $(shell command -v $(PYTHON));-m;ziglang;c++
 CMAKE_TESTS := $(PYTHON) -m cmake -S . -DANAPHORA_NATIVE_TESTS=ON -DANAPHORA_STRICT=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help build check lint test parity docs pictures notebooks sanitize emulate format clean
+.PHONY: help build check lint test parity docs pictures notebooks sanitize emulate cross format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -63,6 +66,16 @@ emulate:  ## The engine's native tests on an emulated ARM processor, to the bits
 	grep "bits of " build/native.txt build/aarch64.txt
 	sed -n "s/^avx2: //p; /^amx-emulated: /p" build/native.txt >build/expected.txt
 	sed -n "s/^baseline: //p; /^amx-emulated: /p" build/aarch64.txt | diff build/expected.txt -
+
+cross:  ## The native tests compiled for musl, Windows and macOS, by zig (pip install ziglang)
+	for target in $(TARGETS); do \
+		case $$target in *linux*) system=Linux ;; *windows*) system=Windows ;; *) system=Darwin ;; esac; \
+		$(CMAKE_TESTS) -B build/$$target -DCMAKE_SYSTEM_NAME=$$system \
+			-DCMAKE_SYSTEM_PROCESSOR=$${target%%-*} "-DCMAKE_CXX_COMPILER=$(ZIG);-target;$$target" && \
+		$(PYTHON) -m cmake --build build/$$target --parallel || exit 1; \
+	done
+	build/x86_64-linux-musl/engine_test
+	qemu-aarch64-static build/aarch64-linux-musl/engine_test
 
 format:  ## Rewrite the code in the project's style
 	$(PYTHON) -m ruff check --fix .

@@ -19,6 +19,8 @@ EXTRAS = {
     "uvicorn", "prometheus_client", "onnx", "onnxruntime", "mpi4py", "h5py", "keras",
 }  # fmt: skip
 LARGEST_FILE = 200_000  # bytes
+LIVE = {"docs/live/model/model.safetensors": 190_000, "docs/live/writer.html": 300_000}
+"""The live model of the site, trained on text in the public domain, and the most bytes it takes."""
 # A directory at the root of some machine; a URL's path and ../shared/data are none.
 MACHINE_PATH = re.compile(r"(?<![\w.~*}/-])/(?:home|root|Users|work|tmp|private|mnt)/")
 DATA_SUFFIXES = {".bin", ".csv", ".gz", ".npy", ".npz", ".parquet", ".pt", ".safetensors", ".zip"}
@@ -113,9 +115,11 @@ def test_no_tracked_file_names_a_path_of_one_machine(tracked_files):
 
 
 def test_no_tracked_file_is_data_or_large(tracked_files):
-    found = [
-        str(path.relative_to(ROOT))
-        for path in tracked_files
-        if path.suffix in DATA_SUFFIXES or path.stat().st_size > LARGEST_FILE
-    ]
+    found = []
+    for path in tracked_files:
+        name, size = path.relative_to(ROOT).as_posix(), path.stat().st_size
+        if size > LIVE.get(name, LARGEST_FILE) or (
+            path.suffix in DATA_SUFFIXES and name not in LIVE
+        ):
+            found.append(name)
     assert not found, f"data, or larger than {LARGEST_FILE} bytes: {', '.join(found)}"

@@ -217,16 +217,11 @@ def complaints(tmp_path_factory):
     return strict, untyped
 
 
-UNTYPED = pytest.mark.xfail(reason="calls of modules have the type Any", strict=False)
-
-
-@UNTYPED
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_types_are_complete(name, complaints):
     assert complaints[0][name] == []
 
 
-@UNTYPED
 @pytest.mark.parametrize("name", SCRIPTS)
 def test_no_any_in_models_and_in_training(name, complaints):
     """Where Tensors are; other lines have NumPy's Any, and lists of numbers are `tolist`'s."""

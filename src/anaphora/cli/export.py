@@ -39,6 +39,9 @@ def export(
     A .c file is C99, with a header beside it: for microcontrollers, plug-ins and WebAssembly. A
     .json file is what RTNeural reads, in audio plug-ins.
 
+    An .html file is a page on which a language model of characters writes in the browser, without a
+    server; writing it needs clang and wasm-ld.
+
     With --json, one line: format, out and what the format adds; of ONNX instead of out: files, each
     with out, opset, bytes, inputs, outputs, largest_difference.
     """

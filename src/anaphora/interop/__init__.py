@@ -46,13 +46,14 @@ class Format(NamedTuple):
     function: str
 
 
-PEERS = ("c", "keras", "layers", "models", "onnx", "rtneural", "torch", "vocabulary")
+PEERS = ("c", "keras", "layers", "models", "onnx", "page", "rtneural", "torch", "vocabulary")
 """The modules of this package, which `import anaphora.interop` leaves for later."""
 
 FORMATS: dict[str, Format] = {
     "onnx": Format(".onnx", "anaphora.interop.onnx:export"),
     "c": Format(".c", "anaphora.interop.c:export"),
     "rtneural": Format(".json", "anaphora.interop.rtneural:export"),
+    "page": Format(".html", "anaphora.interop.page:export"),
 }
 """The formats of ``anaphora export`` by name; the first of several with a suffix is its default."""
 

@@ -1,4 +1,4 @@
-"""Kinds of layers whose step is no elementwise program: any operations, run step by step.
+"""Kinds of layers whose step is not just an elementwise program: any operations, step by step.
 
 A `Cell` is traced to a program, which the engine runs over time. What changes the input by the
 state, has matrices of its own or normalizes over units cannot be one: such a kind says what one

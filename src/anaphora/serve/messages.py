@@ -485,7 +485,7 @@ def _check_offered(name: str, value: Any, data: dict[str, Any], fields: tuple[st
 
 
 def _check_biases(biases: Any) -> None:
-    """Refuse an entry that is no bias; the general check does not say which one it is."""
+    """Refuse an entry that is not a bias, by name; the general check does not name it."""
     for id, bias in biases.items() if isinstance(biases, dict) else ():
         if not _ID.fullmatch(id):
             raise RequestError(

@@ -158,13 +158,13 @@ class Recycler {
                 }
         }
         for (bool again = false;; again = true) {
-            if (void *data = bytes >= huge ? try_to_allocate(bytes) : std::aligned_alloc(64, bytes))
+            if (void *data = bytes >= huge ? try_to_allocate(bytes) : allocate_aligned(64, bytes))
                 return data;
             if (again)
                 throw NoMemory(bytes);
             std::lock_guard lock(mutex_); // what is kept is memory too
             for (const Kept &kept : kept_)
-                std::free(kept.data);
+                free_aligned(kept.data);
             kept_.clear();
             total_ = 0;
         }
@@ -173,13 +173,13 @@ class Recycler {
     void put(void *data, std::size_t bytes) noexcept {
         std::lock_guard lock(mutex_);
         if (bytes > limit / 4 || kept_.size() == kept_.capacity()) {
-            std::free(data);
+            free_aligned(data);
             return;
         }
         kept_.push_back({data, bytes});
         total_ += bytes;
         while (total_ > limit) { // evict the oldest
-            std::free(kept_.front().data);
+            free_aligned(kept_.front().data);
             total_ -= kept_.front().bytes;
             kept_.erase(kept_.begin());
         }

@@ -34,6 +34,31 @@ void emulate_tile_registers(InstructionSet &set);
 
 namespace {
 
+#if defined(ANAPHORA_HAS_X86_SETS)
+struct Processor {
+    bool avx2, avx512; // both with fused multiply-adds, and registers that the system saves
+};
+
+// What the processor says of itself. Compilers' own functions for this are in a library that is not
+// linked everywhere.
+const Processor &processor() {
+    static const Processor found = [] {
+        Processor none{false, false};
+        unsigned a = 0, b = 0, c = 0, d = 0, low = 0, high = 0;
+        constexpr unsigned multiply_adds = bit_FMA | bit_OSXSAVE;
+        if (!__get_cpuid(1, &a, &b, &c, &d) || (c & multiply_adds) != multiply_adds)
+            return none;
+        asm volatile("xgetbv" : "=a"(low), "=d"(high) : "c"(0));
+        constexpr unsigned ymm = 0x06, zmm = 0xe6;
+        if ((low & ymm) != ymm || !__get_cpuid_count(7, 0, &a, &b, &c, &d) || (b & bit_AVX2) == 0)
+            return none;
+        constexpr unsigned needed = bit_AVX512F | bit_AVX512VL | bit_AVX512BW | bit_AVX512DQ;
+        return Processor{true, (low & zmm) == zmm && (b & needed) == needed};
+    }();
+    return found;
+}
+#endif
+
 #if defined(ANAPHORA_HAS_TILES)
 // AVX-512 with what this processor has of AVX512_BF16, which multiplies pairs of bfloat16, and of
 // AVX512_VNNI, which multiplies fours of int8.
@@ -81,10 +106,7 @@ const InstructionSet *emulated_tile_registers(const InstructionSet &rest) {
 const InstructionSet *supported(const char *name) {
     const bool emulates = std::strcmp(name, "amx-emulated") == 0;
 #if defined(ANAPHORA_HAS_X86_SETS)
-    __builtin_cpu_init();
-    const bool avx512 = __builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512vl") &&
-                        __builtin_cpu_supports("avx512bw") && __builtin_cpu_supports("avx512dq") &&
-                        __builtin_cpu_supports("fma");
+    const bool avx512 = processor().avx512;
 #if defined(ANAPHORA_HAS_TILES)
     if (std::strcmp(name, "amx") == 0 && avx512 && tile_registers())
         return &avx512::with_tile_registers;
@@ -93,8 +115,7 @@ const InstructionSet *supported(const char *name) {
 #endif
     if (std::strcmp(name, "avx512") == 0 && avx512)
         return &avx512::instructions;
-    if ((std::strcmp(name, "avx2") == 0 || emulates) && __builtin_cpu_supports("avx2") &&
-        __builtin_cpu_supports("fma"))
+    if ((std::strcmp(name, "avx2") == 0 || emulates) && processor().avx2)
         return emulates ? emulated_tile_registers(avx2::instructions) : &avx2::instructions;
 #else
     if (emulates)

@@ -20,8 +20,14 @@ class NoMemory : public std::bad_alloc {
     char text_[64];
 };
 
-// At least this much memory, aligned for any vector, in pages of 2 MB if it is large; to be freed
-// with std::free. `bytes` becomes its size. Null if there is none.
+// Memory aligned to `unit`, a power of two that divides `bytes`. Null if there is none.
+void *allocate_aligned(std::size_t unit, std::size_t bytes) noexcept;
+
+// Free what `allocate_aligned` or `try_to_allocate` returned.
+void free_aligned(void *data) noexcept;
+
+// At least this much memory, aligned for any vector, in pages of 2 MB if it is large. `bytes`
+// becomes its size. Null if there is none.
 void *try_to_allocate(std::size_t &bytes) noexcept;
 
 // See to it that this thread can use its thread-local variables and throw exceptions: where there

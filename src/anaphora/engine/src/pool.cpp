@@ -173,12 +173,14 @@ std::mutex call_mutex; // one call at a time
 std::atomic<int> wanted_threads{1};
 Pool *pool = nullptr; // owned; see forget_threads
 
+#if defined(__unix__) || defined(__APPLE__)
 // A forked child has none of its parent's threads: abandon them, and start new ones when needed.
 void forget_threads() {
     pool = nullptr;
     new (&call_mutex) std::mutex();
     in_task = false;
 }
+#endif
 
 // The pool, with at least this many workers.
 Pool &pool_of(int workers) {

@@ -36,6 +36,7 @@ class Source(NamedTuple):
         state_bytes: Of the struct of the state.
         stack_bytes: Of the arrays of a step, and a little more for what the compiler keeps.
         products: The multiply-adds of a step.
+        states: The members of that struct and their sizes, in its order, four bytes a number.
     """
 
     header: str
@@ -44,6 +45,7 @@ class Source(NamedTuple):
     state_bytes: int
     stack_bytes: int
     products: int
+    states: list[tuple[str, int]]
 
 
 def source_of(network: Network, name: str) -> Source:
@@ -110,7 +112,10 @@ class _Printer:
         if net.labels:
             parts.append(self._labels())
         return Source(
-            self._header(states, figures), "\n\n".join(map(str.strip, parts)) + "\n", **figures
+            self._header(states, figures),
+            "\n\n".join(map(str.strip, parts)) + "\n",
+            **figures,
+            states=[(name, size) for name, size, _ in states],
         )
 
     def _header(self, states: Sequence[tuple[str, int, str]], figures: Mapping[str, int]) -> str:
