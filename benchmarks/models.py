@@ -188,6 +188,68 @@ class Convolution(Work):
 
 
 @dataclass(frozen=True)
+class BatchNorm(Work):
+    """A batch normalization in training, forward and backward, each in its own layout."""
+
+    name: str
+    T: int
+    B: int
+    I: int
+
+    def runs(self, peers: Peers) -> Runs:
+        """A step of each framework."""
+        x = np.random.default_rng(0).normal(size=(self.T, self.B, self.I)).astype(np.float32)
+        return framework_runs(peers, self._anaphora, self._torch, x)
+
+    def _anaphora(self, x: np.ndarray) -> Callable[[], None]:
+        from anaphora import Tensor, nn
+
+        return gradient_step(Tensor(x, requires_grad=True), nn.BatchNorm1d(self.I))
+
+    def _torch(self, torch: Any, x: np.ndarray) -> Callable[[], None]:
+        tensor = torch.tensor(x.transpose(1, 2, 0).copy(), requires_grad=True)
+        return gradient_step(tensor, torch.nn.BatchNorm1d(self.I))
+
+
+@dataclass(frozen=True)
+class SelfAttention(Work):
+    """Multi-head attention of a sequence to itself, forward and backward."""
+
+    name: str
+    T: int
+    B: int
+    E: int
+    heads: int
+
+    def operations(self) -> float:
+        """Four products by weights and two of steps by steps, and twice as much backward."""
+        per_step = 4 * 2 * self.E * self.E + 2 * 2 * self.T * self.E
+        return 3.0 * per_step * self.T * self.B
+
+    def runs(self, peers: Peers) -> Runs:
+        """A step of each framework."""
+        x = np.random.default_rng(0).normal(size=(self.T, self.B, self.E)).astype(np.float32)
+        return framework_runs(peers, self._anaphora, self._torch, x)
+
+    def _anaphora(self, x: np.ndarray) -> Callable[[], None]:
+        from anaphora import Tensor, nn
+
+        return self._step(Tensor(x, requires_grad=True), nn.MultiheadAttention(self.E, self.heads))
+
+    def _torch(self, torch: Any, x: np.ndarray) -> Callable[[], None]:
+        layer = torch.nn.MultiheadAttention(self.E, self.heads)
+        return self._step(torch.tensor(x, requires_grad=True), layer)
+
+    def _step(self, x: Any, layer: Any) -> Callable[[], None]:
+        def step() -> None:
+            x.grad = None
+            layer(x, x, x, need_weights=False)[0].sum().backward()
+            layer.zero_grad()
+
+        return step
+
+
+@dataclass(frozen=True)
 class AdamUpdate(Work):
     """One update of n numbers by Adam."""
 

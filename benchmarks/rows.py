@@ -14,10 +14,12 @@ from benchmarks.inference import (
 )
 from benchmarks.models import (
     AdamUpdate,
+    BatchNorm,
     ClassifierStep,
     Convolution,
     EncoderDecoderStep,
     LinearNorm,
+    SelfAttention,
 )
 from benchmarks.processes import FirstStep, Import, PeakMemory
 from benchmarks.training import (
@@ -75,6 +77,8 @@ ROWS: list[Work] = [
     LinearNorm("linear and layer norm, N 700 H 650", N=700, H=650),
     Convolution("convolution, T 200 B 16 K 5", T=200, B=16, I=40, O=128, K=5),
     Convolution("convolution, T 16000 K 400 by 160", T=16_000, B=8, I=1, O=64, K=400, stride=160),
+    BatchNorm("batch norm, T 200 B 16 I 128", T=200, B=16, I=128),
+    SelfAttention("attention, T 100 B 16 E 256, 8 heads", T=100, B=16, E=256, heads=8),
     AdamUpdate("Adam, 5 million numbers", n=5_000_000),
     EmbeddingStep("embedding with Adam, V 20000 E 200", V=20_000, E=200, N=700),
     EmbeddingStep("... lazy rows, V 20000 E 200", V=20_000, E=200, N=700, lazy=True),

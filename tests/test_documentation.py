@@ -217,7 +217,9 @@ def test_models_have_the_options_of_their_bodies_in_their_signatures(kind):
 def test_a_native_function_names_its_twin_on_numpy():
     for name, value in exports(engine):
         if value.__module__ == NATIVE:
-            twin = re.match(r"As `(kernels|crf|ctc|recurrence|updates)\.(\w+)`", value.__doc__)
+            twin = re.match(
+                r"As `(kernels|crf|ctc|graph|recurrence|updates)\.(\w+)`", value.__doc__
+            )
             assert twin, f"{name}: its docstring does not begin as 'As `kernels.NAME`'"
             twin_value = getattr(importlib.import_module(f"anaphora.engine.{twin[1]}"), twin[2])
             assert ">>>" in twin_value.__doc__

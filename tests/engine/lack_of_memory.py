@@ -19,6 +19,7 @@ import numpy as np
 from anaphora import engine
 from anaphora.cells import gru, lstm, peephole_lstm
 from anaphora.engine import LayerWeights
+from anaphora.engine.graph import Elementwise, Gather, Product
 from anaphora.engine.precision import int8_weights
 
 rng = np.random.default_rng(7)
@@ -139,6 +140,16 @@ def in_bfloat16(case):
     return prepared, call
 
 
+def graph(weight, row):
+    """A product, its hyperbolic tangent, and some of that, run once."""
+    steps = [
+        Product(144, 32, 0, 1, weight, None),
+        Elementwise("tanh", 176, 144, 144, 30),
+        Gather(208, np.arange(205, 175, -3)),
+    ]
+    return engine.pack_graph(224, row[:0], [(0, row.shape)], [(208, (10,))], steps)([row])
+
+
 def table():
     """For each function of the engine its calls: what to prepare, and the call of that."""
     T, B, V, N = 40, 17, 30, 70
@@ -243,6 +254,13 @@ def table():
             "": plain(engine.dropout, x, 0.5, 7),
             "shared": plain(engine.dropout, x, 0.5, 7, (1,)),
         },
+        "batch_norm_forward": {
+            "": plain(engine.batch_norm_forward, x, mask[:, 0], None, None, 0.1)
+        },
+        "batch_norm_backward": {
+            "": plain(engine.batch_norm_backward, x, mask[:, 0], None, normal(130), normal(130), x)
+        },
+        "pack_graph": {"": plain(graph, weight, x[0])},
         "layer_norm_forward": {"": plain(engine.layer_norm_forward, x, None, None, 0.1)},
         "layer_norm_backward": {"": plain(engine.layer_norm_backward, x, None, means, factors, x)},
         "sample": {"": plain(engine.sample, x, rng.random(N), 0.7, 10, 0.9)},

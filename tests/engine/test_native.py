@@ -397,6 +397,35 @@ def test_layer_norm(N, H, parts, dtype, native_settings, rng):
         assert_close(*results, dtype)
 
 
+@pytest.mark.parametrize("dtype", FLOATS)
+@pytest.mark.parametrize("parts", ["", "weight bias mask", "bias mask"])
+@pytest.mark.parametrize(("N", "I"), [(2, 1), (9, 5), (300, 40), (513, 17)])
+def test_batch_norm(N, I, parts, dtype, native_settings, rng):
+    x, dy = (3 * rng.standard_normal((2, N, I)) + [[[5]], [[0]]]).astype(dtype)
+    weight, bias = rng.standard_normal((2, I)).astype(dtype)
+    weight, bias = (
+        v if name in parts else None for v, name in ((weight, "weight"), (bias, "bias"))
+    )
+    mask = np.arange(N) % 4 < 3 if "mask" in parts else None
+    for name in available(native_settings):
+        native_settings.use_instruction_set(name)
+        results = []
+        for side, wide in ((native, lambda a: a), (kernels, optional(widened))):
+            forward = side.batch_norm_forward(wide(x), mask, wide(weight), wide(bias), 0.1)
+            _, means, _, factors = forward
+            d = side.batch_norm_backward(wide(x), mask, wide(weight), means, factors, wide(dy))
+            names = ("y", "means", "variances", "factors", "dx", "d weight and bias")
+            results.append(dict(zip(names, (*forward, *d), strict=True)))
+        assert_close(*results, dtype)
+        bits = []
+        for threads in (1, 3):
+            native.set_num_threads(threads)
+            y, means, _, factors = native.batch_norm_forward(x, mask, weight, bias, 0.1)
+            d = native.batch_norm_backward(x, mask, weight, means, factors, dy)
+            bits.append([a.tobytes() for a in (y, means, factors, *d)])
+        assert bits[0] == bits[1]
+
+
 # Updates ------------------------------------------------------------------------------------------
 
 SGD = {"momentum": 0.0, "nesterov": False, "weight_decay": 0.01}

@@ -192,11 +192,35 @@ def native_calls(dtype, rng, precision):
     ctc += (H - 1,)
     alignments = (*module.ctc_forward(*ctc), uniform(B))
 
+    graph_steps = [
+        ("gather", 16, np.array([1, 0, 2, 3, 4])),
+        ("product", 32, 16, 16, 1, uniform(V, H), uniform(V)),
+        ("tanh", 64, 32, 32, V),
+        ("gather", 104, np.arange(B * H)),
+        ("gather", 128, np.arange(B * H)),
+        ("layers", 80, 0, 1, B, on_rows, [104, 128]),
+    ]
+    graph = (160, uniform(1), [(0, (B, H))], [(64, (V,)), (80, (B, V))], graph_steps)
+    uniform_rows = uniform(B, H)
+    normalized = (x, rng.random(V) < 0.7, uniform(H))
+
     def results(*arguments):  # except `saved`, parts of which are unused
         return [r for k, r in enumerate(module.recurrence_forward(*arguments)) if k != 2]
 
     return module, {
         "matmul": (module.matmul, (x, dy.T, vector, "", precision), ()),
+        "make_graph": (
+            lambda *a: module.run_graph(module.make_graph(*a), [uniform_rows]),
+            graph,
+            (),
+        ),
+        "run_graph": (module.run_graph, (module.make_graph(*graph), [uniform_rows]), ()),
+        "batch_norm_forward": (module.batch_norm_forward, (*normalized, uniform(H), 0.1), ()),
+        "batch_norm_backward": (
+            module.batch_norm_backward,
+            (*normalized, uniform(H), uniform(H), dy),
+            (),
+        ),
         "batch_matmul": (module.batch_matmul, (uniform(T, B, H), uniform(T, H, V)), ()),
         "softmax_forward": (module.softmax_forward, (x, x > 0, False), ()),
         "softmax_backward": (module.softmax_backward, (x, dy, True), ()),
@@ -548,6 +572,32 @@ def test_wrong_calls_of_kernels_are_refused():
         (TypeError, m.dropout, ones(6), 6, 2**64, 2**31, 2.0),
         (TypeError, m.dropout, ones(6), 6, -1, 2**31, 2.0),
         (TypeError, m.dropout, ones(6), 6, 1, 2**32, 2.0),
+        (ValueError, m.batch_norm_forward, ones(3), None, None, None, 0.1),
+        (ValueError, m.batch_norm_forward, ones(3, 4), ones(4) > 0, None, None, 0.1),
+        (ValueError, m.batch_norm_forward, ones(3, 4), None, ones(3), None, 0.1),
+        (ValueError, m.batch_norm_backward, ones(3, 4), None, None, ones(4), ones(3), ones(3, 4)),
+        (ValueError, m.batch_norm_backward, ones(3, 4), None, None, ones(4), ones(4), ones(4, 3)),
+        (ValueError, m.make_graph, -1, ones(0), [], [], []),
+        (ValueError, m.make_graph, 4, ones(5), [], [], []),
+        (ValueError, m.make_graph, 4, ones(1), [(2, (3,))], [], []),
+        (ValueError, m.make_graph, 4, ones(1), [], [(-1, (2,))], []),
+        (ValueError, m.make_graph, 4, ones(1), [], [], [("tan", 0, 0, 0, 1)]),
+        (ValueError, m.make_graph, 4, ones(1), [], [], [("tanh", 0, 0, 0, 5)]),
+        (ValueError, m.make_graph, 4, ones(1), [], [], [("tanh", 0, 4, 0, 1)]),
+        (ValueError, m.make_graph, 4, ones(1), [], [], [("gather", 0, np.array([4]))]),
+        (ValueError, m.make_graph, 4, ones(1), [], [], [("gather", 4, np.array([0]))]),
+        (ValueError, m.make_graph, 4, ones(1), [], [], [("product", 0, 2, 0, 1, ones(2, 1), None)]),
+        (
+            ValueError,
+            m.make_graph,
+            99,
+            ones(1),
+            [],
+            [],
+            [("product", 0, 16, 98, 1, ones(2, 2), None)],
+        ),
+        (ValueError, m.run_graph, m.make_graph(4, ones(1), [(0, (3,))], [], []), []),
+        (ValueError, m.run_graph, m.make_graph(4, ones(1), [(0, (3,))], [], []), [ones(4)]),
         (ValueError, m.layer_norm_forward, ones(3), None, None, 0.1),
         (ValueError, m.layer_norm_forward, ones(3, 4), ones(3), None, 0.1),
         (ValueError, m.layer_norm_forward, ones(3, 4), None, ones(4, 1), 0.1),

@@ -15,8 +15,11 @@ from anaphora import settings
 from anaphora.engine import updates
 from anaphora.engine.crf import crf_backward, crf_decode, crf_forward
 from anaphora.engine.ctc import ctc_backward, ctc_forward
+from anaphora.engine.graph import pack_graph
 from anaphora.engine.kernels import (
     batch_matmul,
+    batch_norm_backward,
+    batch_norm_forward,
     cross_entropy_backward,
     cross_entropy_forward,
     dropout,
@@ -57,6 +60,8 @@ __all__ = [
     "RecurrenceGradients",
     "RecurrenceSteps",
     "batch_matmul",
+    "batch_norm_backward",
+    "batch_norm_forward",
     "crf_backward",
     "crf_decode",
     "crf_forward",
@@ -74,6 +79,7 @@ __all__ = [
     "linear_cross_entropy_losses",
     "matmul",
     "matmul_precision",
+    "pack_graph",
     "pack_layers",
     "recurrence_backward",
     "recurrence_forward",

@@ -13,6 +13,7 @@ _Program: TypeAlias = tuple[int, Sequence[float], Sequence[tuple[str, int, int]]
 
 class Cell: ...  # opaque, as a Stack is
 class Stack: ...
+class Graph: ...
 
 def make_cell(
     forward: _Program,
@@ -51,6 +52,15 @@ class _Precision:
         top_k: int,
         top_p: float,
     ) -> tuple[_Array, int, _Array]: ...
+    def make_graph(
+        self,
+        memory: int,
+        constants: _Array,
+        given: Sequence[tuple[int, tuple[int, ...]]],
+        results: Sequence[tuple[int, tuple[int, ...]]],
+        steps: Sequence[tuple[Any, ...]],
+    ) -> Graph: ...
+    def run_graph(self, graph: Graph, given: Sequence[_Array]) -> tuple[_Array, ...]: ...
     def matmul(
         self, a: _Array, b: _Array, bias: _Array | None, gradient: str, precision: str
     ) -> _Array: ...
@@ -119,6 +129,23 @@ class _Precision:
     def gather_rows(self, table: _Array, ids: _Array, precision: str = "float32") -> _Array: ...
     def sum_rows(self, indices: _Array, values: _Array) -> tuple[_Array, _Array]: ...
     def dropout(self, x: _Array, n: int, key: int, threshold: int, factor: float) -> _Array: ...
+    def batch_norm_forward(
+        self,
+        x: _Array,
+        mask: _Array | None,
+        weight: _Array | None,
+        bias: _Array | None,
+        epsilon: float,
+    ) -> tuple[_Array, _Array, _Array, _Array]: ...
+    def batch_norm_backward(
+        self,
+        x: _Array,
+        mask: _Array | None,
+        weight: _Array | None,
+        means: _Array,
+        factors: _Array,
+        dy: _Array,
+    ) -> tuple[_Array, _Array]: ...
     def layer_norm_forward(
         self, x: _Array, weight: _Array | None, bias: _Array | None, epsilon: float
     ) -> tuple[_Array, _Array, _Array]: ...

@@ -420,3 +420,57 @@ def layer_norm_backward(
     along = (d * normalized).mean(axis=1, keepdims=True)
     dx = (d - d.mean(axis=1, keepdims=True) - normalized * along) * factors[:, None]
     return np.asarray(dx), np.asarray((dy * normalized).sum(axis=0)), np.asarray(dy.sum(axis=0))
+
+
+def batch_norm_forward(
+    x: Array, mask: Array | None, weight: Array | None, bias: Array | None, epsilon: float
+) -> tuple[Array, Array, Array, Array]:
+    """Shift and scale columns to mean 0 and variance 1; then ``* weight + bias``.
+
+    Args:
+        x: [N, I].
+        mask: [N] booleans, False where a row does not count, and y is 0; None if all do. One does.
+        weight: [I]; None means 1.
+        bias: [I]; None means 0.
+        epsilon: Added to the variance.
+
+    Returns:
+        y [N, I], the means of the columns [I], their variances [I], and the factors that scaled
+        them [I].
+
+    >>> x = np.array([[2.0], [6.0], [9.0]])
+    >>> y, *_ = batch_norm_forward(x, np.array([True, True, False]), None, None, epsilon=0.0)
+    >>> y.ravel()
+    array([-1.,  1.,  0.])
+    """
+    counted = x if mask is None else x[mask]
+    means, variances = counted.mean(axis=0), counted.var(axis=0)
+    factors = 1 / np.sqrt(variances + x.dtype.type(epsilon))
+    y = (x - means) * factors
+    y = y if weight is None else y * weight
+    y = y if bias is None else y + bias
+    return y if mask is None else _masked(y, mask), means, variances, factors
+
+
+def batch_norm_backward(
+    x: Array, mask: Array | None, weight: Array | None, means: Array, factors: Array, dy: Array
+) -> tuple[Array, Array]:
+    """The gradients of x [N, I], and of weight and bias [2, I], of `batch_norm_forward`.
+
+    >>> x, ones = np.array([[1.0], [3.0]]), np.ones(1)
+    >>> dx, d_weight_and_bias = batch_norm_backward(x, None, None, 2 * ones, ones, x)
+    >>> dx.ravel(), d_weight_and_bias.ravel()
+    (array([0., 0.]), array([2., 4.]))
+    """
+    normalized = (x - means) * factors
+    if mask is not None:
+        normalized, dy = _masked(normalized, mask), _masked(dy, mask)
+    d_weight, d_bias = (dy * normalized).sum(axis=0), dy.sum(axis=0)
+    share = x.dtype.type(1 / (len(x) if mask is None else np.count_nonzero(mask)))
+    dx = (dy - share * d_bias - normalized * (share * d_weight)) * factors
+    dx = dx if weight is None else dx * weight
+    return dx if mask is None else _masked(dx, mask), np.stack([d_weight, d_bias])
+
+
+def _masked(rows: Array, mask: Array) -> Array:
+    return np.where(mask[:, None], rows, rows.dtype.type(0))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 import anaphora.engine._native as _native  # if it is missing, the error says so
 from anaphora import settings
-from anaphora.engine import crf, ctc, kernels, recurrence, updates
+from anaphora.engine import crf, ctc, graph, kernels, recurrence, updates
 from anaphora.engine.precision import current_matmul_precision, rounded
 from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
 from anaphora.equations import Program, Trace
@@ -286,6 +286,24 @@ def layer_norm_forward(
 def layer_norm_backward(module: Any, *arrays: Array | None) -> Any:
     """Rows are summed from the first to the last."""
     return module.layer_norm_backward(*map(_contiguous, arrays))
+
+
+@_native_for(kernels.batch_norm_forward, "x weight bias")
+def batch_norm_forward(
+    module: Any,
+    x: Array,
+    mask: Array | None,
+    weight: Array | None,
+    bias: Array | None,
+    epsilon: float,
+) -> Any:
+    return module.batch_norm_forward(*map(_contiguous, (x, mask, weight, bias)), epsilon)
+
+
+@_native_for(kernels.batch_norm_backward, "x weight means factors dy")
+def batch_norm_backward(module: Any, *arrays: Array | None) -> Any:
+    """Rows are summed in blocks, from the first to the last."""
+    return module.batch_norm_backward(*map(_contiguous, arrays))
 
 
 @_native_for(kernels.sample, "logits")
@@ -652,6 +670,41 @@ def pack_layers(
         current_matmul_precision(),
     )
     return NativeLayers(module, stack, table is not None)
+
+
+def pack_graph(
+    memory: int,
+    constants: Array,
+    given: Sequence[graph.GraphArray],
+    results: Sequence[graph.GraphArray],
+    steps: Sequence[graph.GraphStep],
+) -> NativeGraph | None:
+    """As `graph.pack_graph`."""
+    module = _PRECISIONS.get(constants.dtype)
+    if module is None:
+        return None
+    plain: list[tuple[Any, ...]] = []
+    for step in steps:
+        if isinstance(step, graph.Elementwise):
+            plain.append(step)
+        elif isinstance(step, graph.Layers):
+            packed = cast("NativeLayers", step.packed)
+            plain.append(("layers", *step[:4], packed._stack, step.states))
+        else:
+            plain.append((type(step).__name__.lower(), *step))
+    return NativeGraph(module, module.make_graph(memory, constants, given, results, plain), plain)
+
+
+class NativeGraph:
+    """As what `graph.pack_graph` returns."""
+
+    def __init__(self, module: _native._Precision, made: _native.Graph, steps: Any) -> None:
+        self._steps = steps  # which own the layers
+        self._run = functools.partial(module.run_graph, made)
+
+    def __call__(self, given: Sequence[Array]) -> tuple[Array, ...]:
+        """The results."""
+        return self._run(given)
 
 
 # Threads and instruction sets ---------------------------------------------------------------------

@@ -49,7 +49,7 @@ def batch_norm(
     for name, vector in (("weight", weight), ("bias", bias)):
         if vector is not None and vector.shape != (I,):
             raise ValueError(f"batch_norm: a {name} of shape {vector.shape}; expected {(I,)}")
-    rows, counted = x.reshape(math.prod(x.shape[:-1]), I), None
+    rows, mask = x.reshape(math.prod(x.shape[:-1]), I), None
     if where is not None:
         mask = np.asarray(where, bool)
         if mask.shape != x.shape[:-1]:
@@ -57,31 +57,17 @@ def batch_norm(
                 f"batch_norm: where of shape {mask.shape} for an input of shape {x.shape}; "
                 f"expected {x.shape[:-1]}"
             )
-        counted = mask.reshape(-1, 1)
-        rows = np.where(counted, rows, x.dtype.type(0))
-    count = len(rows) if counted is None else int(counted.sum())
-    if count == 0:
+        mask = mask.reshape(-1)
+    if not (len(rows) if mask is None else mask.any()):
         raise ValueError("batch_norm: no row counts, so there is no mean")
-
-    def masked(values: Array) -> Array:
-        return values if counted is None else np.where(counted, values, x.dtype.type(0))
-
-    share = x.dtype.type(1 / count)
-    mean = engine.sum_columns(rows) * share
-    centred = masked(rows - mean)
-    variance = engine.sum_columns(centred * centred) * share
-    factor = (1 / np.sqrt(variance + x.dtype.type(epsilon))).astype(x.dtype)
-    normalized = centred * factor
-    y = normalized if weight is None else normalized * weight
-    y = y if bias is None else masked(y + bias)
+    y, mean, variance, factors = engine.batch_norm_forward(rows, mask, weight, bias, epsilon)
 
     def pullback(gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
         if gradients[0] is None:
             return None, None, None
-        dy = masked(gradients[0].reshape(rows.shape))
-        d_bias, d_weight = engine.sum_columns(dy), engine.sum_columns(dy * normalized)
-        scale = factor if weight is None else factor * weight
-        dx = masked(scale * (dy - share * d_bias - normalized * (share * d_weight)))
+        dx, (d_weight, d_bias) = engine.batch_norm_backward(
+            rows, mask, weight, mean, factors, gradients[0].reshape(rows.shape)
+        )
         return (
             dx.reshape(x.shape),
             None if weight is None else d_weight,

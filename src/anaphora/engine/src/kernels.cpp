@@ -4,6 +4,7 @@
 #include "crf.h"
 #include "ctc.h"
 #include "dropout.h"
+#include "graph.h"
 #include "normalization.h"
 #include "recurrence.h"
 #include "rows.h"

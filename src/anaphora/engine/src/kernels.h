@@ -159,6 +159,56 @@ template <class T> class Stack {
     virtual std::int64_t run(const Steps<T> &) const = 0;
 };
 
+inline constexpr std::size_t max_graph_states = 16; // of the layers of a graph
+
+// A step of a graph: it reads and writes numbers of one memory, at their places in it.
+template <class T> struct GraphStep {
+    enum class Kind { elementwise, square_root, gather, product, layers } kind;
+    std::int64_t to, a, b = 0, count;     // count: numbers; of a product rows, of layers steps
+    Op op{};                              // elementwise: to = op(a, b)
+    const std::int64_t *places = nullptr; // [count] of a gather: to = memory[places]
+    // Of a product: to [count, row] = a [count, K] weight [N, K]^T + bias [N] (or null); row is at
+    // least N, rounded up to whole lines.
+    const T *weight = nullptr, *bias = nullptr;
+    std::int64_t N = 0, K = 0, row = 0;
+    // Of layers: to = their outputs for a; their states, [B, ...] each, are updated in place.
+    const Stack<T> *layers = nullptr;
+    std::int64_t batch = 0;
+    std::vector<std::int64_t> states{};
+};
+
+// An array that a graph is given, or returns, and its place in the graph's memory.
+struct GraphArray {
+    std::int64_t place;
+    std::vector<std::size_t> shape;
+
+    std::int64_t size() const {
+        std::int64_t product = 1;
+        for (std::size_t n : shape)
+            product *= static_cast<std::int64_t>(n);
+        return product;
+    }
+};
+
+// A graph in a memory of `size` numbers, which begins with constants.
+template <class T> struct GraphPlan {
+    std::int64_t size, constant_count;
+    const T *constants;
+    std::vector<GraphArray> given, results;
+    std::vector<GraphStep<T>> steps;
+};
+
+// Steps in their order, with packed weights. Immutable once constructed: any number of threads may
+// run it at the same time. The layers are the caller's; weights and places are copied.
+template <class T> class Graph {
+  public:
+    const std::vector<GraphArray> given, results;
+
+    explicit Graph(const GraphPlan<T> &plan) : given(plan.given), results(plan.results) {}
+    virtual ~Graph() = default;
+    virtual void run(const std::vector<const T *> &from, const std::vector<T *> &to) const = 0;
+};
+
 // The hyperparameters of the optimisers, whose equations are in updates.py. `new_...` is the weight
 // of the newest value in an average.
 template <class T> struct SGD {
@@ -218,6 +268,7 @@ template <class T> struct Kernels {
     // rows [N, width] = table [., width] [ids [N]], of int8 kernels in 8 bits: Int8Rows::round().
     void (*gather_rows)(std::int64_t N, std::int64_t width, const T *table, const std::int64_t *ids,
                         T *rows);
+    std::unique_ptr<Graph<T>> (*make_graph)(const GraphPlan<T> &);
     // losses [N] = -log softmax(logits [N, V])[target], probabilities [N, V] = softmax(logits),
     // possibly in place. Targets are 0..V-1.
     void (*cross_entropy_forward)(std::int64_t N, std::int64_t V, const T *logits,
@@ -268,6 +319,15 @@ template <class T> struct Kernels {
     void (*layer_norm_backward)(std::int64_t N, std::int64_t H, const T *x, const T *weight,
                                 const T *means, const T *factors, const T *dy, T *dx, T *d_weight,
                                 T *d_bias);
+    // The same of columns: y [M, N] = (x - means [N]) * factors [N] * weight [N] + bias [N], and 0
+    // in rows where a mask [M] is false, which do not count; share is 1 / the number of those that
+    // do.
+    void (*batch_norm_forward)(std::int64_t M, std::int64_t N, const T *x, const bool *mask_or_null,
+                               T share, const T *weight, const T *bias, T epsilon, T *y, T *means,
+                               T *variances, T *factors);
+    void (*batch_norm_backward)(std::int64_t M, std::int64_t N, const T *x,
+                                const bool *mask_or_null, T share, const T *weight, const T *means,
+                                const T *factors, const T *dy, T *dx, T *d_weight_and_bias);
     // ids [B] sampled from logits [B, V] by uniforms [B]; returns the first row whose logits cannot
     // be sampled, or B.
     std::int64_t (*sample)(std::int64_t B, std::int64_t V, const T *logits, const double *uniforms,
@@ -291,6 +351,7 @@ template <class T> struct Kernels {
 
 // The kernels whose implementation has their name and only T as a parameter, in their order.
 #define ANAPHORA_KERNELS(KERNEL)                                                                   \
+    KERNEL(make_graph)                                                                             \
     KERNEL(cross_entropy_forward)                                                                  \
     KERNEL(cross_entropy_backward)                                                                 \
     KERNEL(crf_forward)                                                                            \
@@ -306,6 +367,8 @@ template <class T> struct Kernels {
     KERNEL(dropout)                                                                                \
     KERNEL(layer_norm_forward)                                                                     \
     KERNEL(layer_norm_backward)                                                                    \
+    KERNEL(batch_norm_forward)                                                                     \
+    KERNEL(batch_norm_backward)                                                                    \
     KERNEL(sample)                                                                                 \
     KERNEL(sgd)                                                                                    \
     KERNEL(adam)                                                                                   \

@@ -18,6 +18,8 @@ NB_MODULE(_native, m) {
     bind_crf<double>(float64);
     bind_ctc<float>(float32);
     bind_ctc<double>(float64);
+    bind_graph<float>(float32);
+    bind_graph<double>(float64);
     bind_layers<float>(float32);
     bind_layers<double>(float64);
     bind_updates<float>(float32);

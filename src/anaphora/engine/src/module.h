@@ -13,6 +13,7 @@ template <class T> void bind_kernels(nb::module_ &m);
 template <class T> void bind_batches(nb::module_ &m);
 template <class T> void bind_crf(nb::module_ &m);
 template <class T> void bind_ctc(nb::module_ &m);
+template <class T> void bind_graph(nb::module_ &m);
 template <class T> void bind_layers(nb::module_ &m);
 template <class T> void bind_updates(nb::module_ &m);
 template <class T> void bind_recurrence(nb::module_ &m);

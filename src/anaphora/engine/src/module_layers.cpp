@@ -119,6 +119,56 @@ nb::tuple layer_norm_backward(In<T> x, std::optional<In<T>> weight, In<T> means,
     return nb::make_tuple(dx, d_weight, d_bias);
 }
 
+using Mask = std::optional<In<bool>>; // of rows
+
+// Check a mask of M rows; returns 1 / the number of rows that count.
+template <class T> T share_of_rows(const Mask &mask, std::int64_t M) {
+    std::int64_t count = M;
+    if (mask) {
+        check_shape(*mask, {M}, "mask");
+        count = std::count(mask->data(), mask->data() + M, true);
+    }
+    return T(1) / static_cast<T>(count);
+}
+
+template <class T>
+nb::tuple batch_norm_forward(In<T> x, Mask mask, std::optional<In<T>> weight,
+                             std::optional<In<T>> bias, T epsilon) {
+    const std::int64_t N = columns(x, "x"), M = size(x, 0);
+    const VectorOrConstant<T> weights(weight, N, 1, "weight"), biases(bias, N, 0, "bias");
+    const T share = share_of_rows<T>(mask, M);
+    auto y = make<T>({x.shape(0), x.shape(1)});
+    auto means = make<T>({x.shape(1)}), variances = make<T>({x.shape(1)}),
+         factors = make<T>({x.shape(1)});
+    {
+        nb::gil_scoped_release release;
+        kernels<T>().batch_norm_forward(M, N, x.data(), mask ? mask->data() : nullptr, share,
+                                        weights.data, biases.data, epsilon, y.data(), means.data(),
+                                        variances.data(), factors.data());
+    }
+    return nb::make_tuple(y, means, variances, factors);
+}
+
+template <class T>
+nb::tuple batch_norm_backward(In<T> x, Mask mask, std::optional<In<T>> weight, In<T> means,
+                              In<T> factors, In<T> dy) {
+    const std::int64_t N = columns(x, "x"), M = size(x, 0);
+    const VectorOrConstant<T> weights(weight, N, 1, "weight");
+    const T share = share_of_rows<T>(mask, M);
+    check_shape(means, {N}, "means");
+    check_shape(factors, {N}, "factors");
+    check_shape(dy, {M, N}, "dy");
+    auto dx = make<T>({x.shape(0), x.shape(1)});
+    auto d_weight_and_bias = make<T>({2, x.shape(1)});
+    {
+        nb::gil_scoped_release release;
+        kernels<T>().batch_norm_backward(M, N, x.data(), mask ? mask->data() : nullptr, share,
+                                         weights.data, means.data(), factors.data(), dy.data(),
+                                         dx.data(), d_weight_and_bias.data());
+    }
+    return nb::make_tuple(dx, d_weight_and_bias);
+}
+
 } // namespace
 
 template <class T> void bind_layers(nb::module_ &m) {
@@ -130,6 +180,10 @@ template <class T> void bind_layers(nb::module_ &m) {
           optional("bias"), "epsilon"_a);
     m.def("layer_norm_backward", &layer_norm_backward<T>, plain("x"), optional("weight"),
           plain("means"), plain("factors"), plain("dy"));
+    m.def("batch_norm_forward", &batch_norm_forward<T>, plain("x"), optional("mask"),
+          optional("weight"), optional("bias"), "epsilon"_a);
+    m.def("batch_norm_backward", &batch_norm_backward<T>, plain("x"), optional("mask"),
+          optional("weight"), plain("means"), plain("factors"), plain("dy"));
 }
 
 template void bind_layers<float>(nb::module_ &);

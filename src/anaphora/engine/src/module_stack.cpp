@@ -1,13 +1,7 @@
 // Python bindings of packed stacks, their runs, and sampling.
+#include "held_stack.h"
 #include "layer_arrays.h"
 #include "module.h"
-
-template <>
-inline constexpr const char *anaphora::held_name<anaphora::Stack<float>> = "Stack of float32";
-template <>
-inline constexpr const char *anaphora::held_name<anaphora::Stack<double>> = "Stack of float64";
-template <class T>
-struct nanobind::detail::type_caster<anaphora::Stack<T>> : held_caster<anaphora::Stack<T>> {};
 
 namespace anaphora {
 namespace {

@@ -1,4 +1,5 @@
-// Layer normalisation, row by row; sums are in the order of softmax.h.
+// Layer normalisation, row by row, and batch normalisation, column by column; a row's sums are in
+// the order of softmax.h.
 #pragma once
 
 #include "softmax.h"
@@ -104,6 +105,93 @@ void layer_norm_backward(std::int64_t N, std::int64_t H, const T *x, const T *we
         }
         std::copy_n(weights, count, d_weight + begin);
         std::copy_n(biases, count, d_bias + begin);
+    });
+}
+
+// Batch normalisation: the mean and variance of columns over the rows that count. -----------------
+
+// sums [N columns, Sums] over rows: f(n, k) gives the terms of a row's column. Sums are of blocks
+// of rows, then of the blocks in their order, so that they do not depend on the threads.
+template <class T, int Sums, class F>
+void sum_rows_in_blocks(std::int64_t M, std::int64_t N, const bool *mask, T *sums, F f) {
+    constexpr std::int64_t block = 256;
+    static thread_local Scratch scratch;
+    const std::int64_t blocks = (M + block - 1) / block;
+    T *partials = scratch.get<T>(static_cast<std::size_t>(blocks * Sums * N + 1));
+    parallel(blocks, [=](std::int64_t b) {
+        T *to = partials + b * Sums * N;
+        std::fill_n(to, Sums * N, T(0));
+        for (std::int64_t m = b * block; m < std::min(M, (b + 1) * block); m++)
+            if (mask == nullptr || mask[m])
+                f(m, to);
+    });
+    std::fill_n(sums, Sums * N, T(0));
+    for (std::int64_t b = 0; b < blocks; b++)
+        for (std::int64_t k = 0; k < Sums * N; k++)
+            sums[k] += partials[b * Sums * N + k];
+}
+
+template <class T>
+void batch_norm_forward(std::int64_t M, std::int64_t N, const T *x, const bool *mask, T share,
+                        const T *weight, const T *bias, T epsilon, T *y, T *means, T *variances,
+                        T *factors) {
+    sum_rows_in_blocks<T, 1>(M, N, mask, means, [=](std::int64_t m, T *sums) {
+        ANAPHORA_INDEPENDENT
+        for (std::int64_t k = 0; k < N; k++)
+            sums[k] += x[m * N + k];
+    });
+    for (std::int64_t k = 0; k < N; k++)
+        means[k] *= share;
+    sum_rows_in_blocks<T, 1>(M, N, mask, variances, [=](std::int64_t m, T *sums) {
+        ANAPHORA_INDEPENDENT
+        for (std::int64_t k = 0; k < N; k++) {
+            const T centred = x[m * N + k] - means[k];
+            sums[k] += centred * centred;
+        }
+    });
+    for (std::int64_t k = 0; k < N; k++) {
+        variances[k] *= share;
+        factors[k] = T(1) / std::sqrt(variances[k] + epsilon);
+    }
+    for_each_row(M, [=](std::int64_t m) {
+        const T *from = x + m * N;
+        T *to = y + m * N;
+        if (mask != nullptr && !mask[m]) {
+            std::fill_n(to, N, T(0));
+            return;
+        }
+        ANAPHORA_INDEPENDENT
+        for (std::int64_t k = 0; k < N; k++)
+            to[k] = (from[k] - means[k]) * factors[k] * weight[k] + bias[k];
+    });
+}
+
+template <class T>
+void batch_norm_backward(std::int64_t M, std::int64_t N, const T *x, const bool *mask, T share,
+                         const T *weight, const T *means, const T *factors, const T *dy, T *dx,
+                         T *d_weight_and_bias) {
+    const T *d_weight = d_weight_and_bias, *d_bias = d_weight_and_bias + N;
+    sum_rows_in_blocks<T, 2>(M, N, mask, d_weight_and_bias, [=](std::int64_t m, T *sums) {
+        const T *from = x + m * N, *d = dy + m * N;
+        ANAPHORA_INDEPENDENT
+        for (std::int64_t k = 0; k < N; k++) {
+            sums[k] += d[k] * ((from[k] - means[k]) * factors[k]);
+            sums[N + k] += d[k];
+        }
+    });
+    for_each_row(M, [=](std::int64_t m) {
+        const T *from = x + m * N, *d = dy + m * N;
+        T *to = dx + m * N;
+        if (mask != nullptr && !mask[m]) {
+            std::fill_n(to, N, T(0));
+            return;
+        }
+        ANAPHORA_INDEPENDENT
+        for (std::int64_t k = 0; k < N; k++) {
+            const T normalised = (from[k] - means[k]) * factors[k];
+            to[k] = (d[k] - share * d_bias[k] - normalised * (share * d_weight[k])) * factors[k] *
+                    weight[k];
+        }
     });
 }
 

@@ -34,16 +34,7 @@ template <class T> class Tiles {
             step(i.op, places_[i.a], places_[i.b], *y++, vectors);
     }
 
-  private:
-    template <class F> static ANAPHORA_INLINE void map(const T *a, T *y, int n, F f) {
-        for (int k = 0; k < n; k++)
-            store(y + k * lanes<T>, f(load(a + k * lanes<T>)));
-    }
-    template <class F> static ANAPHORA_INLINE void map(const T *a, const T *b, T *y, int n, F f) {
-        for (int k = 0; k < n; k++)
-            store(y + k * lanes<T>, f(load(a + k * lanes<T>), load(b + k * lanes<T>)));
-    }
-
+    // y = op(a, b), n vectors.
     static void step(Op op, const T *a, const T *b, T *y, int n) {
         using V = Vector<T>;
         switch (op) {
@@ -71,6 +62,16 @@ template <class T> class Tiles {
             });
         case Op::sign: return map(a, y, n, [](V p) { return vsign<T>(p); });
         }
+    }
+
+  private:
+    template <class F> static ANAPHORA_INLINE void map(const T *a, T *y, int n, F f) {
+        for (int k = 0; k < n; k++)
+            store(y + k * lanes<T>, f(load(a + k * lanes<T>)));
+    }
+    template <class F> static ANAPHORA_INLINE void map(const T *a, const T *b, T *y, int n, F f) {
+        for (int k = 0; k < n; k++)
+            store(y + k * lanes<T>, f(load(a + k * lanes<T>), load(b + k * lanes<T>)));
     }
 
     const Program &program_;

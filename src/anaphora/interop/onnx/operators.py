@@ -9,6 +9,7 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -794,76 +795,54 @@ def _conv(node: Node) -> Function:
         check_size(node, [x.shape[0], steps, C * K])
         check_size(node, [x.shape[0], T + before + after, C * groups])
         check_size(node, [x.shape[0], steps, O])
-        convolved = _convolution(x.shape, weight.shape, stride, before, after, dilation, steps)
-
-        def function(x: Any, weight: Any, bias: Any = None) -> Any:
-            recorded = isinstance(x, Tensor) or isinstance(weight, Tensor)
-            if groups == 1 and not (recorded or isinstance(bias, Tensor)):
-                return convolved(x, weight, bias)
-            y = apply(
-                ops.conv1d, x.transpose(2, 0, 1), weight, bias,
-                stride=stride, padding=(before, after), dilation=dilation, groups=groups,
-            )  # fmt: skip
-            return y.transpose(1, 2, 0)
-
-        return function
+        return Convolution(stride, before, after, dilation, groups)
 
     return Shaped(at)
 
 
-FEW_TERMS = 2**16
-"""Up to so many numbers that a convolution reads, their places are kept from call to call."""
+@dataclass(frozen=True)
+class Convolution:
+    """A convolution over time of x [N, C, T]."""
 
+    stride: int
+    before: int
+    after: int
+    dilation: int
+    groups: int
 
-def _convolution(
-    shape: tuple[int, ...],
-    filters: tuple[int, ...],
-    stride: int,
-    before: int,
-    after: int,
-    dilation: int,
-    steps: int,
-) -> Function:
-    """`ops.conv1d` for arrays [N, C, T], as they lie.
-
-    Sums are of float32 on every instruction set: spectra, as voice models begin with, range over
-    too many magnitudes for the fixed point of AMX. Few rows are multiplied by NumPy, which does not
-    pack the weight at each call.
-    """
-    (N, C, T), (O, _, K) = shape, filters
-    padded_shape = (N, C, before + T + after)
-    few = steps * C * K <= FEW_TERMS
-    starts = np.arange(steps if few else 0)[:, None, None] * stride
-    rows = np.arange(C)[:, None] * padded_shape[2]
-    places = (starts + rows + np.arange(K) * dilation).reshape(-1, C * K)
-    known: tuple[Any, Any] = (None, None)  # a weight, and its transpose [C * K, O]
-
-    def function(x: Array, weight: Array, bias: Array | None) -> Array:
-        nonlocal known
-        if before or after:
-            padded = np.zeros(padded_shape, x.dtype)
-            padded[:, :, before : before + T] = x
+    def windows(self, x: Array, K: int) -> Array:
+        """What each output of a filter of K terms reads: [N, S, C, K]."""
+        N, C, T = x.shape
+        if self.before or self.after:
+            padded = np.zeros((N, C, self.before + T + self.after), x.dtype)
+            padded[:, :, self.before : self.before + T] = x
             x = padded
-        if few:
-            last, columns = known
-            if last is not weight:
-                columns = np.ascontiguousarray(weight.reshape(O, C * K).T)
-                known = weight, columns
-            windows = x.reshape(N, -1).take(places, 1, mode="clip")  # clip: no test of the places
-            y = windows.reshape(N * steps, C * K) @ columns
-        else:
-            n, c, t = x.strides
-            windows = np.lib.stride_tricks.as_strided(
-                x, (N, steps, C, K), (n, stride * t, c, dilation * t), writeable=False
-            )
-            flat = weight.reshape(1, O, C * K).swapaxes(1, 2)
-            y = engine.batch_matmul(windows.reshape(1, N * steps, C * K), flat)[0]
+        S = (x.shape[2] - self.dilation * (K - 1) - 1) // self.stride + 1
+        n, c, t = x.strides
+        return np.lib.stride_tricks.as_strided(
+            x, (N, S, C, K), (n, self.stride * t, c, self.dilation * t), writeable=False
+        )
+
+    def __call__(self, x: Any, weight: Any, bias: Any = None) -> Any:
+        """As `ops.conv1d`; of one group of arrays with sums of their precision.
+
+        Spectra, as models of sound begin with, range over too many magnitudes for the fixed point
+        of AMX.
+        """
+        recorded = isinstance(x, Tensor) or isinstance(weight, Tensor)
+        if self.groups > 1 or recorded or isinstance(bias, Tensor):
+            y = apply(
+                ops.conv1d, x.transpose(2, 0, 1), weight, bias, stride=self.stride,
+                padding=(self.before, self.after), dilation=self.dilation, groups=self.groups,
+            )  # fmt: skip
+            return y.transpose(1, 2, 0)
+        windows = self.windows(x, weight.shape[2])
+        N, S = windows.shape[:2]
+        flat = weight.reshape(1, len(weight), -1).swapaxes(1, 2)
+        y = engine.batch_matmul(windows.reshape(1, N * S, -1), flat)[0]
         if bias is not None:
             y += bias
-        filtered: Array = y.reshape(N, steps, O).transpose(0, 2, 1)
-        return filtered
-
-    return function
+        return y.reshape(N, S, -1).transpose(0, 2, 1)
 
 
 @operator("GlobalAveragePool", "GlobalMaxPool")
@@ -878,15 +857,28 @@ def _batch_normalization(node: Node) -> Function:
     if node.get("training_mode", 0) or sum(map(bool, node.outputs)) > 1:
         raise node.error("in training mode, which is not read; export the model for inference")
 
-    def function(x: Any, scale: Any, bias: Any, mean: Any, variance: Any) -> Any:
-        if x.ndim < 2 or any(v.shape != x.shape[1:2] for v in (scale, bias, mean, variance)):
-            raise node.error(f"an input of shape {x.shape} for {scale.shape} channels")
-        factor = scale * (1 / np.sqrt(np.asarray(variance) + variance.dtype.type(epsilon)))
-        shift = bias - mean * factor
-        axes = (-1, *(1,) * (x.ndim - 2))
-        return x * factor.reshape(axes) + shift.reshape(axes)
+    return BatchScale(node, epsilon)
 
-    return function
+
+class BatchScale:
+    """A batch normalization with fixed statistics."""
+
+    def __init__(self, node: Node, epsilon: float) -> None:
+        self.node, self.epsilon = node, epsilon
+
+    def scale(self, axes: int, scale: Any, bias: Any, mean: Any, variance: Any) -> tuple[Any, Any]:
+        """What an input of so many axes is multiplied by, and what is added then."""
+        factor = scale * (1 / np.sqrt(np.asarray(variance) + variance.dtype.type(self.epsilon)))
+        shift = bias - mean * factor
+        shape = (-1, *(1,) * (axes - 2))
+        return factor.reshape(shape), shift.reshape(shape)
+
+    def __call__(self, x: Any, *vectors: Any) -> Any:
+        """The normalized x."""
+        if x.ndim < 2 or any(v.shape != x.shape[1:2] for v in vectors):
+            raise self.node.error(f"an input of shape {x.shape} for {vectors[0].shape} channels")
+        factor, shift = self.scale(x.ndim, *vectors)
+        return x * factor + shift
 
 
 @operator("LayerNormalization")

@@ -9,9 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from anaphora import ops
+from anaphora import engine, ops
 from anaphora.interop.cells import stacked
 from anaphora.interop.onnx import further_operators  # noqa: F401 - registers them
+from anaphora.interop.onnx.fusion import Recorded, fused
 from anaphora.interop.onnx.operators import OPERATORS, STATIC, Shaped, check_size
 from anaphora.interop.onnx.quantized import QuantizedLstm
 from anaphora.interop.onnx.reading import Array, Graph, Node, OnnxError, graphs
@@ -28,7 +29,6 @@ PLANS = 16
 """The most shapes of inputs for which a program remembers what depends on them."""
 
 Slots = list[Any]
-_Recorded = tuple[Callable[..., Any], tuple[int, ...], tuple[int, ...], "Node"]
 
 
 @dataclass(frozen=True)
@@ -47,12 +47,14 @@ class _Plan:
     """The part of a program that depends on more than the shapes of the inputs."""
 
     template: Slots  # the values that depend on them alone
-    of_weights: list[_Recorded] = field(default_factory=list)
-    of_inputs: list[_Recorded] = field(default_factory=list)
+    of_weights: list[Recorded] = field(default_factory=list)
+    of_inputs: list[Recorded] = field(default_factory=list)
+    kinds: Slots = field(default_factory=list)  # the shape and dtype of each value
     results: tuple[int, ...] = ()
     same: dict[int, int] = field(default_factory=dict)  # slots that hold what another one holds
     versions: tuple[tuple[Array, int], ...] = ()
     base: Slots | None = None  # the template, with what depends on the parameters
+    fused: list[Recorded] = field(default_factory=list)  # of_inputs, for this base
 
 
 class Program:
@@ -159,6 +161,7 @@ class Program:
         return None if plan is None else self._planned(plan, inputs, recorded=False)
 
     def _planned(self, plan: _Plan, inputs: Sequence[Any], recorded: bool) -> list[Any]:
+        steps = plan.of_inputs
         if recorded:
             slots = plan.template.copy()
             for slot, parameter in self._parameters:
@@ -166,23 +169,31 @@ class Program:
             _run(plan.of_weights, slots)
         else:
             slots = self._with_weights(plan).copy()
+            if engine.current_matmul_precision() == "float32":
+                steps = plan.fused
         for slot, value in zip(self._inputs, inputs, strict=True):
             slots[slot] = value
-        _run(plan.of_inputs, slots)
+        _run(steps, slots)
         return [slots[number] for number in plan.results]
 
     def _with_weights(self, plan: _Plan) -> Slots:
         """The values that depend on no input, computed anew where a parameter has changed."""
-        versions = tuple((p._data, p._version.number) for _, p in self._parameters)  # type: ignore[union-attr]
-        if plan.base is None or any(
-            a is not b or m != n for (a, m), (b, n) in zip(plan.versions, versions, strict=True)
-        ):
+        if plan.base is None or not self._is_current(plan):
+            versions = tuple((p._data, p._version.number) for _, p in self._parameters)  # type: ignore[union-attr]
             base = plan.template.copy()
             for slot, parameter in self._parameters:
                 base[slot] = parameter.data.view()  # a new object, so that what is packed is too
             _run(plan.of_weights, base)
+            plan.fused = fused(plan.of_inputs, base, plan.kinds, plan.results)
             plan.base, plan.versions = base, versions
         return plan.base
+
+    def _is_current(self, plan: _Plan) -> bool:
+        """Whether the parameters are those of the plan's base."""
+        for (_, p), (array, number) in zip(self._parameters, plan.versions, strict=True):
+            if p._data is not array or p._version.number != number:  # type: ignore[union-attr]
+                return False
+        return True
 
     def _first_call(self, inputs: Sequence[Any], recorded: bool, key: Any) -> list[Any]:
         """Compute the outputs node by node, and remember what depends on the inputs."""
@@ -203,9 +214,12 @@ class Program:
                 value if level == _KNOWN else None
                 for value, level in zip(slots, levels, strict=True)
             ]
+            plan.kinds = [None if value is None else (value.shape, value.dtype) for value in slots]
             if len(self._plans) >= PLANS:
                 self._plans.clear()
             self._plans[key] = plan
+            if not recorded:
+                return self._planned(plan, inputs, recorded)  # the bits of all later calls
         return [slots[number] for number in self._results]
 
     def _walk(self, steps: list[_Step], slots: Slots, levels: list[int], plan: _Plan) -> bool:
@@ -249,7 +263,7 @@ class Program:
         return reusable
 
 
-def _run(steps: Sequence[_Recorded], slots: Slots) -> None:
+def _run(steps: Sequence[Recorded], slots: Slots) -> None:
     for function, inputs, outputs, node in steps:
         try:
             value = function(*[slots[number] for number in inputs])

@@ -87,28 +87,12 @@ class RecurrentNode:
 
     def at(self, *inputs: Any) -> Function:
         """The function for inputs of these shapes: few steps are run with packed weights."""
-        x, _, R, _, lengths, _, _, _ = (*inputs, *[None] * 8)[:8]
+        x, _, _, _, lengths, _, _, _ = (*inputs, *[None] * 8)[:8]
         T, rows, _ = x.shape
         few = 0 < T * rows <= FEW_STEPS and lengths is None and self.reverse == (False,)
         if not few or self.layout or self.resets_first:
             return self
-        shape = (1, rows, R.shape[2])
-
-        def function(*inputs: Any) -> Any:
-            packed = None
-            if not any(isinstance(value, Tensor) for value in inputs):
-                x, W, R, B, _, h, c, P = (*inputs, *[None] * 8)[:8]
-                packed = self._pack(W, R, B, P)
-            if packed is None:
-                return self(*inputs)
-            given = (h, c) if self.operator == "LSTM" else (h,)
-            states = [
-                np.zeros(shape, x.dtype) if s is None else np.array(s, order="C") for s in given
-            ]
-            Y = packed.run(np.ascontiguousarray(x), states)
-            return (Y.reshape(T, *shape), *states)
-
-        return function
+        return FewSteps(self)
 
     def __call__(self, x: Any, W: Any, R: Any, B: Any = None, *rest: Any) -> tuple[Any, ...]:
         """The outputs Y, Y_h (and Y_c of an LSTM); see the standard for the shapes."""
@@ -154,7 +138,7 @@ class RecurrentNode:
             parameters = parameters[:2]
         return LayerWeights(W, R, bias_ih, bias_hh, None, parameters)
 
-    def _pack(self, *arrays: Array | None) -> PackedLayers | None:
+    def pack(self, *arrays: Array | None) -> PackedLayers | None:
         """W, R, B and P, packed once for as long as they are the same arrays."""
         known, packed = self._packed
         if len(known) != len(arrays) or any(a is not b for a, b in zip(known, arrays, strict=True)):
@@ -219,6 +203,28 @@ class RecurrentNode:
                     f"sequence_lens from {lengths.min()} to {lengths.max()}, but the input has {T} "
                     "steps"
                 )
+
+
+class FewSteps:
+    """A recurrent node for few steps of one direction: its weights are packed beforehand."""
+
+    def __init__(self, recurrent: RecurrentNode) -> None:
+        self.recurrent = recurrent
+
+    def __call__(self, *inputs: Any) -> tuple[Any, ...]:
+        """As `RecurrentNode.__call__`."""
+        packed = None
+        if not any(isinstance(value, Tensor) for value in inputs):
+            x, W, R, B, _, h, c, P = (*inputs, *[None] * 8)[:8]
+            packed = self.recurrent.pack(W, R, B, P)
+        if packed is None:
+            return self.recurrent(*inputs)
+        T, rows, _ = x.shape
+        shape = (1, rows, R.shape[2])
+        given = (h, c) if self.recurrent.operator == "LSTM" else (h,)
+        states = [np.zeros(shape, x.dtype) if s is None else np.array(s, order="C") for s in given]
+        Y = packed.run(np.ascontiguousarray(x), states)
+        return (Y.reshape(T, *shape), *states)
 
 
 def run_cell(
