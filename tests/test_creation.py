@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 import anaphora
-from anaphora import arange, full, ones, rand, randint, randn, random, zeros
+from anaphora import Tensor, arange, full, multinomial, ones, rand, randint, randn, random, zeros
 
 
 @pytest.mark.parametrize("create", [zeros, ones, rand, randn])
@@ -45,6 +45,57 @@ def test_random_numbers_come_from_the_seeded_generator():
     assert abs(normal.std() - 1) < 0.1
     assert set(integers.tolist()) == {2, 3, 4}
     assert randint(0, 2, (2, 3)).shape == (2, 3)
+
+
+def shares(ids, classes):
+    return np.bincount(ids.data.reshape(-1), minlength=classes) / ids.size
+
+
+def test_samples_have_their_probabilities():
+    random.seed(1)
+    weights = np.array([[1.0, 0.0, 3.0], [0.5, 0.5, 0.0]], np.float32)
+    ids = multinomial(weights, 4000, replacement=True)
+    assert (ids.shape, ids.dtype) == ((2, 4000), np.int64)
+    np.testing.assert_allclose(shares(ids[0], 3), [0.25, 0, 0.75], atol=0.03)
+    np.testing.assert_allclose(shares(ids[1], 3), [0.5, 0.5, 0], atol=0.03)
+    alone = multinomial(zeros(4000, 1, 3) + Tensor(weights[0]), 1)
+    assert alone.shape == (4000, 1, 1)
+    np.testing.assert_allclose(shares(alone, 3), [0.25, 0, 0.75], atol=0.03)
+
+
+def test_samples_without_replacement_are_drawn_one_after_the_other():
+    random.seed(2)
+    weights = np.array([0.5, 0.3, 0.0, 0.2])
+    pairs = multinomial(np.tile(weights, (6000, 1)), 2).data
+    found = np.zeros((4, 4))
+    np.add.at(found, (pairs[:, 0], pairs[:, 1]), 1 / len(pairs))
+    expected = weights[:, None] * weights / (1 - weights[:, None])
+    np.fill_diagonal(expected, 0)
+    np.testing.assert_allclose(found, expected, atol=0.025)
+    assert sorted(multinomial(weights, 3).tolist()) == [0, 1, 3]
+
+
+def test_samples_depend_on_the_seed_and_have_no_gradient():
+    x = Tensor([0.25, 0.75], requires_grad=True)
+    random.seed(3)
+    first = multinomial(x, 30, replacement=True)
+    random.seed(3)
+    assert multinomial(x, 30, replacement=True).tolist() == first.tolist()
+    assert not first.requires_grad
+
+
+@pytest.mark.parametrize(
+    ("weights", "count", "message"),
+    [
+        ([0.5, -0.5], 1, "probabilities are finite, not negative"),
+        ([[0.5, 0.5], [0.0, 0.0]], 1, "probabilities are finite, not negative"),
+        ([np.nan, 1.0], 1, "probabilities are finite, not negative"),
+        ([0.5, 0.5, 0.0], 3, "3 different indices, but a row has only 2 whose"),
+    ],
+)
+def test_what_cannot_be_sampled(weights, count, message):
+    with pytest.raises(ValueError, match=f"^multinomial: {message}"):
+        multinomial(weights, count)
 
 
 def test_what_is_not_there_is_answered():

@@ -4,6 +4,7 @@ import importlib
 import importlib.util
 import json
 import os
+import random
 import re
 import runpy
 import subprocess
@@ -35,6 +36,23 @@ TINY = {
     "temporal_order": ("--length 10 --max-sequences 1600 --test-sequences 50", "accuracy"),
 }
 """Examples that return what they have measured: their arguments, and one of the names of it."""
+
+
+FROM_PYTORCH = {
+    "adding_problem": ("AddingNetwork", 150),
+    "captioning": ("Captioner", 60),
+    "character_generation": ("CharacterModel", 60),
+    "forecasting": ("LSTMForecaster", 40),
+    "language_model": ("WordModel", 40),
+    "name_classification": ("NameClassifier", 1000),
+    "sentiment": ("SentimentClassifier", 250),
+    "sequence_vae": ("SequenceVAE", 250),
+    "sine_waves": ("WavePredictor", 2),
+    "speech_ctc": ("Recognizer", 30),
+    "tagger": ("Tagger", 60),
+    "translation": ("Translator", 40),
+}
+"""Scripts of PyTorch with the import changed: a model, and steps in which its loss falls."""
 
 
 def run(name: str, *arguments: object) -> str:
@@ -562,3 +580,25 @@ def test_packages_that_lack_are_named(name, monkeypatch):
     find = next(module[f] for f in ("network", "weights", "folder") if f in module)
     with pytest.raises(SystemExit, match="pip install --no-deps"):
         find()
+
+
+@pytest.mark.parametrize("name", FROM_PYTORCH)
+def test_from_pytorch(name, monkeypatch, capsys):
+    """They learn, and run as they stand; tests/parity/test_scripts.py compares with PyTorch."""
+    path = EXAMPLES / "from_pytorch" / f"{name}.py"
+    module = runpy.run_path(str(path))
+    model, steps = FROM_PYTORCH[name]
+    random.seed(1)
+    anaphora.random.seed(1)
+    losses = module["train"](module[model](), steps)
+    few = min(10, len(losses) // 2)
+    assert sum(losses[-few:]) < 0.8 * sum(losses[:few])
+
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", [name, "--steps", "2", "--seed", "3"])
+    runpy.run_path(str(path), run_name="__main__")
+    assert len(capsys.readouterr().out.splitlines()) >= 1
+
+
+def test_every_script_from_pytorch_is_tested():
+    assert {path.stem for path in (EXAMPLES / "from_pytorch").glob("*.py")} == FROM_PYTORCH.keys()

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         differentiable,
         full,
         hook,
+        multinomial,
         no_grad,
         ones,
         rand,
@@ -75,6 +76,7 @@ __all__ = [
     "matmul_precision",
     "metrics",
     "models",
+    "multinomial",
     "nn",
     "no_grad",
     "ones",
@@ -119,7 +121,7 @@ _PARTS = {
     "synthetic": (),
     "tensor": (
         "Parameter", "RowGradient", "Tensor", "arange", "detach", "differentiable", "full", "hook",
-        "no_grad", "ones", "rand", "randint", "randn", "zeros",
+        "multinomial", "no_grad", "ones", "rand", "randint", "randn", "zeros",
     ),
     "training": (),
 }  # fmt: skip

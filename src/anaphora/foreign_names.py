@@ -28,7 +28,8 @@ NAMES: dict[str, dict[str, str]] = {
         "view view_as reshape_as": "`x.reshape(...)`",
         "ravel": "`x.flatten()`",
         "unsqueeze": "`x.expand_dims(axis)`",
-        "permute t": "`x.transpose(...)`, or `x.T`",
+        "permute t":
+            "`x.transpose(...)`, or `x.T`; omit it around `nn.Conv1d`, which reads [T, B, I]",
         "swapdims mT": "`x.swapaxes(axis1, axis2)`",
         "movedim moveaxis": "`ops.moveaxis(x, source, destination)`",
         "contiguous": "omit it: operations take any layout",
@@ -112,7 +113,7 @@ NAMES: dict[str, dict[str, str]] = {
     },
     "anaphora.nn": {
         "functional": "`anaphora.ops`, or methods of Tensors",
-        "utils": "`optim.clip_grad_norm`; `lengths=` of a layer instead of packed sequences",
+        "utils": "`optim.clip_grad_norm`, `ops.pad_sequence`; `lengths=` of a layer, not packing",
         "init": "`initialization=` of a layer, or `with p.writing() as array`",
         "MultiLabelSoftMarginLoss": "`nn.BCEWithLogitsLoss()`",
         "GaussianNLLLoss": "`ops.gaussian_nll_loss(mean, deviation, targets)`",
@@ -177,7 +178,6 @@ NAMES: dict[str, dict[str, str]] = {
         "zeros_like ones_like empty_like full_like":
             "`anaphora.zeros(x.shape)`, `anaphora.ones(x.shape)`, `anaphora.full(x.shape, 3.0)`",
         "randn_like rand_like": "`anaphora.randn(x.shape)`, `anaphora.rand(x.shape)`",
-        "multinomial": "`anaphora.random.generator().choice`; `generation` samples from logits",
         "float32 float64 int64 long": "NumPy's dtypes",
         "bfloat16 autocast amp": _BFLOAT16,
         "set_float32_matmul_precision": "`anaphora.set_matmul_precision('bfloat16')`",
@@ -198,7 +198,7 @@ NAMES: dict[str, dict[str, str]] = {
         "set_num_threads get_num_threads": "`engine.set_num_threads(2)`, `engine.info()`",
         "compile jit": "omit it: cells are compiled where they are declared",
         "functional": "`anaphora.ops`",
-        "utils": "`anaphora.data`, whose batches are like a DataLoader's",
+        "utils": "`training.DataLoader`, `training.TensorDataset`",
         "keras layers": "`anaphora.nn`",
         "pack_padded_sequence": _PACKING,
     },
@@ -240,6 +240,9 @@ NAMES: dict[str, dict[str, str]] = {
         "eta_min min_lr": "`minimum=`",
         "size_average reduce": "`reduction=`",
         "clip_value": "`limit=`",
+        "num_workers pin_memory persistent_workers prefetch_factor":
+            "omit it: batches are made when they are asked for",
+        "sampler batch_sampler": "a dataset that has its examples in that order",
     },
 }  # fmt: skip
 """What to write instead of a name, as Markdown."""
@@ -294,6 +297,11 @@ CALLS = {
     "torch.full((2, 3), 0.5)": "anaphora.full((2, 3), 0.5)",
     "torch.arange(2, 8, 3)": "anaphora.arange(2, 8, 3)",
     "(x > 0).float().mean()": "(x > 0).mean()",
+    "torch.tensor([0.5, 1.5])": "anaphora.Tensor([0.5, 1.5])",
+    "torch.from_numpy(row.numpy())": "anaphora.Tensor(row)",
+    "torch.multinomial(x[0].softmax(-1), 5).sort().values":
+        "anaphora.multinomial(x[0].softmax(-1), 5).sort()",
+    "torch.nn.utils.rnn.pad_sequence([x[0], x[1, :2]])": "ops.pad_sequence([x[0], x[1, :2]])",
 }  # fmt: skip
 """Calls of PyTorch, of Tensors x [3, 4, 5], ids and row of integers, with what to write here."""
 
@@ -413,11 +421,12 @@ def arguments_checked(function: F) -> F:
     TypeError: total: there is no argument 'dim': write axis=
     """
     accepted = _accepted(function.__code__)
+    owner = function.__qualname__.removesuffix(".__init__").rpartition(".")[2]
 
     @functools.wraps(function)
     def checked(*arguments: Any, **options: Any) -> Any:
         if options:
-            check_arguments(function.__name__, options, accepted)
+            check_arguments(owner, options, accepted)
         return function(*arguments, **options)
 
     return cast(F, checked)

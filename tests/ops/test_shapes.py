@@ -44,6 +44,38 @@ def test_getitem_sums_gradients_of_an_element_that_is_named_twice():
     assert x.grad.tolist() == [10, 0, 101]
 
 
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_pad_sequence(batch_first, rng, check_gradients):
+    arrays = [rng.standard_normal((T, 2)) for T in (3, 5, 0, 1)]
+    expected = np.full((4, 5, 2), -7.5)
+    for row, array in zip(expected, arrays, strict=True):
+        row[: len(array)] = array
+    padded = ops.pad_sequence(arrays, batch_first, padding_value=-7.5)
+    np.testing.assert_array_equal(padded.data, expected if batch_first else expected.swapaxes(0, 1))
+    check_gradients(lambda *arrays: ops.pad_sequence(arrays, batch_first), *arrays)
+
+
+def test_pad_sequence_keeps_integers():
+    padded = ops.pad_sequence([Tensor([4]), [5, 6]], padding_value=1)
+    assert (padded.tolist(), padded.dtype) == ([[4, 5], [1, 6]], np.int64)
+
+
+@pytest.mark.parametrize(
+    ("sequences", "message"),
+    [
+        ([], "shapes of nothing; give sequences"),
+        (
+            [[1.0], [[2.0]]],
+            r"shapes \(1,\), \(1, 1\); give sequences \[T, \.\.\.\] that",
+        ),
+        ([1.0, 2.0], r"shapes \(\), \(\); give"),
+    ],
+)
+def test_pad_sequence_of_other_shapes(sequences, message):
+    with pytest.raises(ValueError, match=f"^pad_sequence: {message}"):
+        ops.pad_sequence(sequences)
+
+
 def test_getitem_outside():
     with pytest.raises(IndexError, match="out of bounds"):
         Tensor([1.0])[3]

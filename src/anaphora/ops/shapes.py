@@ -340,6 +340,38 @@ def pad(
     return padded
 
 
+@composed
+def pad_sequence(
+    sequences: Sequence[Any], batch_first: bool = False, padding_value: float = 0.0
+) -> Tensor:
+    """Sequences of different lengths as one array, with a number after the end of each.
+
+    Layers take the lengths as they are: ``layer(x, lengths=[len(s) for s in sequences])``.
+
+    Args:
+        sequences: B Tensors or arrays [T, ...], each with its own T.
+        batch_first: Return [B, T, ...] instead of [T, B, ...]; T is the longest.
+        padding_value: The number after the end of a shorter sequence.
+
+    Raises:
+        ValueError: there are no sequences, or they differ in more than their length.
+
+    >>> pad_sequence([[5, 6, 7], [8]], batch_first=True).data
+    array([[5, 6, 7],
+           [8, 0, 0]])
+    """
+    tensors = [as_tensor(sequence, None, "pad_sequence") for sequence in sequences]
+    shapes = {t.shape[1:] if t.ndim else None for t in tensors}
+    if len(shapes) != 1 or None in shapes:
+        raise ValueError(
+            f"pad_sequence: shapes {', '.join(str(t.shape) for t in tensors) or 'of nothing'}; "
+            "give sequences [T, ...] that differ in T alone, at least one"
+        )
+    longest = max(map(len, tensors))
+    padded = [pad(t, {0: (0, longest - len(t))}, constant_values=padding_value) for t in tensors]
+    return stack(padded, 0 if batch_first else 1)
+
+
 @differentiable
 def _pad(x: Input, /, widths: list[tuple[int, int]], value: float) -> Any:
     inner = tuple(

@@ -5,7 +5,16 @@ interpreters.
 import sys
 
 from anaphora import foreign_names
-from anaphora.tensor.creation import arange, full, ones, rand, randint, randn, zeros
+from anaphora.tensor.creation import (
+    arange,
+    full,
+    multinomial,
+    ones,
+    rand,
+    randint,
+    randn,
+    zeros,
+)
 from anaphora.tensor.hooks import Hook, Interpreter, hook, interpreting, no_grad, recording
 from anaphora.tensor.methods import OPERATIONS, Booleans, Operand, TopK
 from anaphora.tensor.operations import composed, differentiable, floating
@@ -45,6 +54,7 @@ __all__ = [
     "full",
     "hook",
     "interpreting",
+    "multinomial",
     "no_grad",
     "ones",
     "rand",

@@ -1,4 +1,4 @@
-"""New Tensors: zeros, ones, ranges and random numbers."""
+"""New Tensors: zeros, ones, ranges, random numbers and samples."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anaphora import foreign_names, random
+from anaphora.tensor.methods import Operand
 from anaphora.tensor.tensor import Tensor
 
 Sizes: TypeAlias = "int | Sequence[int]"
@@ -110,3 +111,49 @@ def randint(low: int, high: int | None, size: Sizes) -> Tensor:
     Tensor([4, 5, 7], dtype=int64)
     """
     return Tensor(random.generator().integers(low, high, _shape("randint", (size,))))
+
+
+@foreign_names.arguments_checked
+def multinomial(probabilities: Operand, num_samples: int, replacement: bool = False) -> Tensor:
+    """Sample indices with given probabilities, from `anaphora.random.generator`.
+
+    Args:
+        probabilities: [..., V], not negative; they are divided by their sum.
+        num_samples: N, the number of indices to sample for each row.
+        replacement: Whether an index can be sampled several times.
+
+    Returns:
+        int64 [..., N]; what has the probability 0 is never among them.
+
+    Raises:
+        ValueError: a probability is negative or not finite, all of a row are 0, or without
+            replacement fewer than N are above 0.
+
+    >>> random.seed(1)
+    >>> multinomial([0.1, 0.0, 0.9], 2)
+    Tensor([2, 0], dtype=int64)
+    """
+    weights = np.asarray(probabilities, np.float64)
+    possible = np.count_nonzero(weights, axis=-1).min(initial=weights.shape[-1])
+    if not np.isfinite(weights).all() or (weights < 0).any() or possible == 0:
+        raise ValueError(
+            "multinomial: probabilities are finite, not negative, and above 0 for at least one "
+            "index of each row; softmax makes such of logits"
+        )
+    if not replacement and num_samples > possible:
+        raise ValueError(
+            f"multinomial: {num_samples} different indices, but a row has only {possible} whose "
+            "probability is above 0; sample fewer, or with replacement=True"
+        )
+    shape = *weights.shape[:-1], num_samples
+    if replacement:
+        limits = weights.cumsum(axis=-1)
+        uniform = random.generator().random(shape) * limits[..., -1:]
+        found = (limits[..., None, :] <= uniform[..., None]).sum(axis=-1)
+        last = weights.shape[-1] - 1 - (weights[..., ::-1] > 0).argmax(axis=-1)
+        return Tensor(np.minimum(found, last[..., None]))  # where the product was rounded up
+    # The first of independent events that happen with these rates are such a sample.
+    times = np.full(weights.shape, np.inf)
+    waits = random.generator().standard_exponential(weights.shape)
+    np.divide(waits, weights, out=times, where=weights > 0)
+    return Tensor(times.argsort(axis=-1)[..., :num_samples])

@@ -23,6 +23,7 @@ from anaphora.training.language_model import (
     evaluation_batches,
 )
 from anaphora.training.learning_rate import LearningRateSweep, find_learning_rate
+from anaphora.training.loader import DataLoader, Dataset, TensorDataset, collate
 from anaphora.training.options import TaskOptions, TrainingOptions
 from anaphora.training.preparation import check_changes, prepare_training, resume_training
 from anaphora.training.presets import PRESETS
@@ -47,6 +48,8 @@ __all__ = [
     "Answer",
     "Callback",
     "ClassifierOptions",
+    "DataLoader",
+    "Dataset",
     "Evaluation",
     "EvaluationData",
     "FittedForecaster",
@@ -65,6 +68,7 @@ __all__ = [
     "Task",
     "TaskOptions",
     "TensorBoard",
+    "TensorDataset",
     "Trainer",
     "TrainingData",
     "TrainingDiverged",
@@ -75,6 +79,7 @@ __all__ = [
     "cache_evaluation",
     "check_changes",
     "classify",
+    "collate",
     "dynamic_evaluation",
     "evaluate",
     "evaluation_batches",
