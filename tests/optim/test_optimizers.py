@@ -6,6 +6,7 @@ import math
 import numpy as np
 import pytest
 
+from anaphora import ops
 from anaphora.optim import ASGD, LBFGS, OPTIMIZERS, SGD, Adagrad, Adam, AdamW, Optimizer, RMSprop
 from anaphora.tensor import Parameter, RowGradient
 
@@ -167,7 +168,7 @@ def test_centred_rmsprop_survives_a_constant_gradient():
     # s - a**2 is 0 but for rounding, which may make it negative.
     weight = Parameter(np.zeros(1000, np.float32))
     optimizer = RMSprop([weight], 0.001, alpha=0.5, epsilon=0.1, centered=True)
-    for _ in range(60):
+    for _ in range(400):
         weight.grad = np.linspace(-3, 3, 1000, dtype=np.float32)
         optimizer.step()
     assert np.isfinite(weight.data).all()
@@ -568,6 +569,8 @@ def test_lbfgs_goes_on_bit_for_bit_from_its_state_and_tells_what_is_wrong():
     for name, parameter in parameters.items():
         np.testing.assert_array_equal(copies[name].data, parameter.data)
 
+    with pytest.raises(ValueError, match=r"^LBFGS: line_search_fn 'wolfe' is neither 'strong_wolf"):
+        LBFGS([Parameter([1.0])], line_search_fn="wolfe")
     with pytest.raises(TypeError, match=r"^LBFGS: step\(\) evaluates the loss several times; give"):
         optimizer.step()
     with pytest.raises(ValueError, match=r"^LBFGS: it moves all parameters as one vector; give no"):
@@ -576,3 +579,61 @@ def test_lbfgs_goes_on_bit_for_bit_from_its_state_and_tells_what_is_wrong():
         optimizer.start_averaging()
     with pytest.raises(ValueError, match=r"^LBFGS: the state is of other parameters"):
         LBFGS([("a", Parameter([1.0])), ("b", Parameter([1.0]))], 0.1).load_state_dict(state)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 1.0, 1e3])
+def test_a_line_search_meets_the_strong_wolfe_conditions(rate):
+    weight = Parameter([-1.5, 2.0], dtype=np.float64)
+    optimizer = LBFGS([weight], rate, max_iterations=1, line_search_fn="strong_wolfe")
+
+    def closure():
+        optimizer.zero_grad()
+        x, y = weight
+        loss = (1 - x) ** 2 + 100 * (y - x * x) ** 2
+        loss.backward()
+        return loss
+
+    moves = 0
+    for _ in range(400):
+        before, loss = weight.data.copy(), closure().item()
+        gradient = weight.grad.copy()
+        optimizer.step(closure)
+        move = weight.data - before
+        if np.abs(gradient).max() < 1e-6:
+            break
+        after = closure().item()
+        assert after <= loss + 1e-4 * (gradient @ move)
+        assert abs(weight.grad @ move) <= 0.9 * abs(gradient @ move) + 1e-12
+        moves += 1
+    assert moves > 10
+    np.testing.assert_allclose(weight.data, [1.0, 1.0], atol=1e-4)
+
+
+def test_a_line_search_turns_back_from_nan_and_loses_nothing_to_an_error():
+    weight = Parameter([2.0], dtype=np.float64)
+    optimizer = LBFGS([weight], 100.0, max_iterations=5, line_search_fn="strong_wolfe")
+    seen = []
+
+    def closure():
+        optimizer.zero_grad()
+        loss = (weight - ops.log(weight)).sum() if weight.data[0] > 0 else (weight * np.nan).sum()
+        loss.backward()
+        seen.append(weight.data[0])
+        return loss
+
+    optimizer.step(closure)
+    assert min(seen) < 0  # the first length went where the loss is NaN
+    np.testing.assert_allclose(weight.data, [1.0], atol=1e-3)
+
+    with weight.writing() as array:
+        array[...] = 3
+    before = weight.data.copy()
+
+    def fails():
+        if not np.array_equal(weight.data, before):
+            raise ConnectionError
+        return closure()
+
+    with pytest.raises(ConnectionError):
+        LBFGS([weight], line_search_fn="strong_wolfe").step(fails)
+    np.testing.assert_array_equal(weight.data, before)

@@ -270,6 +270,47 @@ def test_twenty_steps_on_a_quadratic(name, options):
             np.testing.assert_allclose(one.data, other.detach().numpy(), rtol=1e-7, atol=1e-9)
 
 
+VALLEYS = {
+    "rosenbrock": lambda x, y: (1 - x) ** 2 + 100 * (y - x**2) ** 2,
+    "himmelblau": lambda x, y: (x**2 + y - 11) ** 2 + (x + y**2 - 7) ** 2,
+    "flat at first": lambda x, y: (x**4 + y**4) / 100 + (x * y - 1) ** 2 / 50,
+    "steep": lambda x, y: (20 * x) ** 2 + (y - 3) ** 2 + x**4,
+}
+
+
+@pytest.mark.parametrize("rate", [0.01, 1.0, 30.0])
+@pytest.mark.parametrize("name", VALLEYS)
+def test_line_search_step_by_step(name, rate):
+    """The length of each iteration, from many starts: both evaluate the same points."""
+    for start in np.random.default_rng(5).normal(size=(6, 2)) * 2:
+        ours, theirs = Parameter(start), torch.nn.Parameter(torch.tensor(start))
+        options = {"line_search_fn": "strong_wolfe", "history_size": 5}
+        our_optimizer = optim.LBFGS([ours], rate, max_iterations=2, **options)
+        their_optimizer = torch.optim.LBFGS([theirs], rate, max_iter=2, max_eval=27, **options)
+        seen, expected = [], []
+
+        def our_closure(ours=ours, optimizer=our_optimizer, seen=seen):
+            optimizer.zero_grad()
+            loss = VALLEYS[name](ours[0], ours[1])
+            loss.backward()
+            seen.append([*ours.data, loss.item()])
+            return loss
+
+        def their_closure(theirs=theirs, optimizer=their_optimizer, seen=expected):
+            optimizer.zero_grad()
+            loss = VALLEYS[name](theirs[0], theirs[1])
+            loss.backward()
+            seen.append([*theirs.tolist(), loss.item()])
+            return loss
+
+        for _ in range(4):
+            our_optimizer.step(our_closure)
+            their_optimizer.step(their_closure)
+            np.testing.assert_allclose(ours.data, theirs.tolist(), rtol=1e-5, atol=1e-8)
+            assert len(seen) == len(expected)
+        np.testing.assert_allclose(seen, expected, rtol=1e-4, atol=1e-7)
+
+
 def test_schedules_of_steps_and_of_one_cycle():
     def rates(make_ours, make_theirs, name, calls):
         optimizer = optim.SGD([Parameter([1.0])], 0.8)
