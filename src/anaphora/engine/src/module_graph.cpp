@@ -22,7 +22,7 @@ class Items {
     template <class T> T next() {
         T value;
         if (!convert(next(), value, nullptr))
-throw nb::type_error(("graph: incompatible function arguments: item " +
+            throw nb::type_error(("graph: incompatible function arguments: item " +
                                   std::to_string(position_ - 1) + " of a step is of another type")
                                      .c_str());
         return value;
