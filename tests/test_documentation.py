@@ -81,6 +81,7 @@ VARIADIC = {
     "ops.einsum": "any number of operands",
     "nn.Sequential": "any number of modules",
     "optim.Optimizer": "abstract; its subclasses name their options",
+    "training.TensorDataset": "any number of Tensors",
 }
 """Exports that take any number of arguments, and why."""
 SHOWN = [

@@ -140,7 +140,7 @@ def test_every_task(name, tmp_path):
 def test_pictures_and_servers_compute_in_it(folder, monkeypatch):
     used = []
 
-    def stop(*arguments):
+    def stop(*arguments, **options):
         used.append(engine.current_matmul_precision())
         raise MemoryError
 

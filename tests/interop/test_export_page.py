@@ -22,6 +22,7 @@ from anaphora.nn import GRU
 from anaphora.serve.switching import switches
 
 pytest.importorskip("starlette")  # of the server, whose tests have a browser
+pytest.importorskip("selenium")
 from tests.serve.test_page import (
     WIDE,
     Keys,
