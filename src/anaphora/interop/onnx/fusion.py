@@ -10,7 +10,7 @@ one gather with all that stands before it.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -70,15 +70,16 @@ def fused(
         results: The numbers of the values that are wanted.
     """
     after: list[Recorded] = []
+    last_read = {number: k for k, step in enumerate(steps) for number in step[1]}
+    last_read |= dict.fromkeys(results, len(steps))
     run = _Run(slots, kinds)
     for k, step in enumerate(steps):
         try:
             run.add(step)
         except _NotFusedError:
-            read_later = {number for later in steps[k:] for number in later[1]}
-            after += [*run.closed({*results} | read_later), step]
+            after += [*run.closed(last_read, k), step]
             run = _Run(slots, kinds)
-    return after + run.closed({*results})
+    return after + run.closed(last_read, len(steps))
 
 
 class _NotFusedError(Exception):
@@ -118,13 +119,13 @@ class _Run:
         self.places |= {n: places for n, places in zip(outputs, found, strict=False) if n}
         self.fused.append(step)
 
-    def closed(self, wanted: set[int]) -> list[Recorded]:
-        """The steps, as one if they are worth it."""
+    def closed(self, last_read: Mapping[int, int], end: int) -> list[Recorded]:
+        """The steps, as one if they are worth it, whose results are what is read from `end` on."""
         kinds = [type(step) for step in self.steps]
         if not (Product in kinds or Layers in kinds or kinds.count(Elementwise) >= FEWEST):
             return self.fused
         made = dict.fromkeys(n for step in self.fused for n in step[2] if n in self.places)
-        numbers = [number for number in made if number in wanted]
+        numbers = [number for number in made if last_read.get(number, -1) >= end]
         results: list[GraphArray] = [
             (self._adjacent(self.places[number]), self.places[number].shape) for number in numbers
         ]
