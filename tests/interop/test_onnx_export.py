@@ -89,6 +89,16 @@ def assert_close(found, expected, tolerance=1e-5):
     np.testing.assert_allclose(found, expected, rtol=tolerance, atol=tolerance)
 
 
+def computed_alike(file, layer):
+    """An input and states, and what the file makes of them within lengths: what the layer does."""
+    x, states = random(T, B, I), states_of(layer)
+    found = file(x=x, lengths=LENGTHS, **states)
+    y, after = call(layer, x, tuple(states.values()), lengths=LENGTHS)
+    for one, expected in zip(found.values(), (y.data, *plain(after)), strict=True):
+        assert_close(one, expected)
+    return x, states, found
+
+
 # Cells and layers
 
 OPERATORS = {
@@ -614,7 +624,8 @@ def test_a_convolution_before_a_recurrent_layer(tmp_path):
 
 def test_windows_of_maxima_and_means_within_lengths(tmp_path):
     for layer in (nn.MaxPool1d(3, 2), nn.AvgPool1d(4, 3, 2), nn.MaxPool1d(2, batch_first=True),
-                  nn.AvgPool1d(2, 1, 1, batch_first=True)):  # fmt: skip
+                  nn.AvgPool1d(2, 1, 1, batch_first=True),
+                  nn.MaxPool1d(2, 2, 1, dilation=4)):  # fmt: skip
         shape = (B, 11, 4) if layer.batch_first else (11, B, 4)
         x, lengths = random(*shape), np.array([11, 0, 3, 6])
         example = {"x": x[:3], "lengths": lengths[:3]} if layer.batch_first else {
@@ -625,6 +636,11 @@ def test_windows_of_maxima_and_means_within_lengths(tmp_path):
         assert_close(file(x=x, lengths=lengths)["output"], expected)
         (again,) = load(file.path)(x, lengths)
         assert_close(again.data, expected)
+
+
+def test_partial_windows_are_refused(tmp_path):
+    with pytest.raises(ExportError, match="ceil_mode=True cannot be exported"):
+        exported(nn.MaxPool1d(3, 2, ceil_mode=True), tmp_path, example={"x": random(11, B, 4)})
 
 
 def statistics_of(norm):
@@ -719,11 +735,7 @@ def test_steps_that_are_no_program(kind, directions, tmp_path):
     layer = randomized(nn.Recurrent(kind, I, H, **options))
     file = exported(layer, tmp_path)
     assert file.operators() >= {"Scan"}
-    x, states = random(T, B, I), states_of(layer)
-    found = file(x=x, lengths=LENGTHS, **states)
-    y, after = call(layer, x, tuple(states.values()), lengths=LENGTHS)
-    for one, expected in zip(found.values(), (y.data, *plain(after)), strict=True):
-        assert_close(one, expected)
+    x, states, found = computed_alike(file, layer)
     again = load(file.path)(x, LENGTHS, *states.values())
     for one, expected in zip(again, found.values(), strict=True):
         assert_close(one.data, expected)
@@ -736,11 +748,7 @@ def test_a_reset_before_the_product_is_a_node(directions, tmp_path):
     layer = nn.Recurrent(ResetBefore(), I, H, L, bidirectional=directions == 2)
     file = exported(randomized(layer), tmp_path)
     assert file.operators() >= {"GRU"}
-    x, states = random(T, B, I), states_of(layer)
-    found = file(x=x, lengths=LENGTHS, **states)
-    y, after = call(layer, x, tuple(states.values()), lengths=LENGTHS)
-    for one, expected in zip(found.values(), (y.data, *plain(after)), strict=True):
-        assert_close(one, expected)
+    computed_alike(file, layer)
     odd = nn.Recurrent(ResetBefore(("relu", ())), I, H)
     with pytest.raises(ExportError, match="'gru_reset_before_relu_sigmoid' cannot be"):
         save(odd, tmp_path / "odd.onnx")
@@ -764,11 +772,7 @@ def test_a_kind_with_a_matrix_as_its_state(tmp_path):
 
     layer = randomized(nn.Recurrent(Fast(), I, H))
     file = exported(layer, tmp_path)
-    x, states = random(T, B, I), states_of(layer)
-    found = file(x=x, lengths=LENGTHS, **states)
-    y, after = call(layer, x, tuple(states.values()), lengths=LENGTHS)
-    for one, expected in zip(found.values(), (y.data, *plain(after)), strict=True):
-        assert_close(one, expected)
+    computed_alike(file, layer)
 
 
 @pytest.mark.parametrize("name", ["RNNCell", "LSTMCell", "GRUCell", "mgu"])

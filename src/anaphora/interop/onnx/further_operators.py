@@ -22,6 +22,7 @@ from anaphora.interop.onnx.operators import (
     reduction,
 )
 from anaphora.interop.onnx.reading import Node
+from anaphora.ops.convolution import output_steps
 from anaphora.tensor import Array, Tensor, differentiable, floating
 
 STATIC.update(
@@ -158,9 +159,8 @@ def _pool(node: Node) -> Function:
     if kernel is None or len(kernel) != 1 or kernel[0] < 1:
         raise node.error(f"kernel_shape {kernel}: pools are read over one axis (time), [N, C, T]")
     (K,), (stride, *_), (before, after) = kernel, strides or [1], (pads or [0, 0])[:2]
-    if stride < 1 or min(before, after) < 0 or max(before, after) >= K or dilations not in (
-        None, [1],
-    ):  # fmt: skip
+    (dilation, *_) = dilations or [1]
+    if min(stride, dilation) < 1 or min(before, after) < 0 or max(before, after) >= K:
         raise node.error(f"strides {strides}, pads {pads}, dilations {dilations}")
     if rounds_up or automatic not in ("NOTSET", "VALID") or sum(map(bool, node.outputs)) > 1:
         raise node.error("ceil_mode, auto_pad SAME and indices are not read")
@@ -169,11 +169,11 @@ def _pool(node: Node) -> Function:
         if x.ndim != 3:
             raise node.error(f"an input of shape {x.shape}, expected [N, C, T]")
         N, C, T = x.shape
-        steps = (T + before + after - K) // stride + 1
+        steps = output_steps(T, before + after, K, stride, dilation)
         if steps < 1:
             raise node.error(f"{T} steps with pads {before} and {after} for windows of {K}")
         check_size(node, [N, C, steps, K])
-        places = np.arange(steps)[:, None] * stride + np.arange(K)
+        places = np.arange(steps)[:, None] * stride + dilation * np.arange(K)
         real = (places >= before) & (places < T + before)
         shares = 1 / (K if counts else real.sum(1)) * np.ones(steps)
 

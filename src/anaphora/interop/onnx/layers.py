@@ -493,8 +493,12 @@ def output_lengths(
 
 def pool(t: Tracer, module: Any, x: Any, lengths: Any = None) -> Any:
     """`nn.MaxPool1d` and `nn.AvgPool1d`: the standard's pools have time last."""
+    if module.ceil_mode:
+        raise ExportError("ceil_mode=True cannot be exported; without partial windows a pool can")
     is_max = isinstance(module, nn.MaxPool1d)
-    options: dict[str, Any] = {} if is_max else {"count_include_pad": 1}
+    options: dict[str, Any] = (
+        {"dilations": [module.dilation]} if is_max else {"count_include_pad": 1}
+    )
 
     def pooled(x: Any, ends: Any) -> Any:
         if ends is not None:
