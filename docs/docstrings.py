@@ -83,7 +83,10 @@ class Docstrings(griffe.Extension):
         """Show all fields of a named tuple, and of a class of options with their descriptions."""
         if not cls.parent.is_module or not cls.path.startswith("anaphora."):
             return
-        made = getattr(importlib.import_module(cls.parent.path), cls.name, None)
+        try:
+            made = getattr(importlib.import_module(cls.parent.path), cls.name, None)
+        except ImportError:  # of a peer such as ONNX, which the documentation does not need
+            return
         if not inspect.isclass(made):
             return
         has_options = issubclass(made, Options) and "__dataclass_fields__" in vars(made)

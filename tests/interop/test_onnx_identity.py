@@ -15,7 +15,7 @@ from anaphora.cells import cell
 from anaphora.data import CharacterTokenizer
 from anaphora.equations import exp, maximum, sigmoid, tanh
 from anaphora.interop.onnx import OnnxError, load, load_model, save
-from anaphora.interop.onnx.export import computed, random_inputs
+from anaphora.interop.onnx.exporting import computed, random_inputs
 from anaphora.interop.signatures import signatures
 from anaphora.tensor import no_grad
 

@@ -5,10 +5,10 @@ try:
 except ImportError as error:
     raise ImportError('ONNX files need an extra: pip install "anaphora[onnx]"') from error
 
-from anaphora.interop.onnx.export import ExportError, describe, export, save
+from anaphora.interop.onnx.exporting import ExportError, describe, export, save
 from anaphora.interop.onnx.importing import load_model
 from anaphora.interop.onnx.importing import read_model as read
-from anaphora.interop.onnx.load import OnnxModel, load
+from anaphora.interop.onnx.loading import OnnxModel, load
 from anaphora.interop.onnx.reading import OnnxError
 
 __all__ = [

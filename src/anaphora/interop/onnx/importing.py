@@ -13,8 +13,8 @@ import numpy as np
 
 from anaphora.artifact import ArtifactError
 from anaphora.interop.models import TASKS
-from anaphora.interop.onnx.export import _traced, compared, computed, random_inputs
-from anaphora.interop.onnx.load import OnnxModel
+from anaphora.interop.onnx.exporting import _traced, compared, computed, random_inputs
+from anaphora.interop.onnx.loading import OnnxModel
 from anaphora.interop.onnx.reading import Array, Model, OnnxError, parse, read
 from anaphora.interop.onnx.recognizing import recognized
 from anaphora.interop.signatures import Signature, signatures

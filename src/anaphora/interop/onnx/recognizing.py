@@ -19,8 +19,8 @@ from anaphora.cells import CELLS, Cell
 from anaphora.engine.precision import products_in
 from anaphora.interop.models import Parts
 from anaphora.interop.onnx.cells import activations_of, cell_of
-from anaphora.interop.onnx.export import compared
-from anaphora.interop.onnx.load import OnnxModel
+from anaphora.interop.onnx.exporting import compared
+from anaphora.interop.onnx.loading import OnnxModel
 from anaphora.interop.onnx.program import captured
 from anaphora.interop.onnx.reading import Array, Graph, Model, Node, OnnxError, Value
 from anaphora.interop.onnx.recurrent import GATES, RecurrentNode
