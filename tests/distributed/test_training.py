@@ -45,9 +45,11 @@ def test_every_task_is_among_them(alone):
     assert len({result[0] for result in alone.values()}) == len(alone)
 
 
+@pytest.mark.parametrize("memory", ["shared", "messages"])
 @pytest.mark.parametrize(("count", "mpi"), [(2, "mpich"), (4, "mpich"), (4, "openmpi")])
-def test_four_shards_have_the_same_bits(alone, launch, tmp_path, count, mpi):
+def test_four_shards_have_the_same_bits(alone, launch, tmp_path, monkeypatch, count, mpi, memory):
     """Weights, the state of the optimizer, every record, and the saved model."""
+    monkeypatch.setenv("ANAPHORA_SHARED_MEMORY", str(int(memory == "shared")))
     out, _ = launch(count, [TRAININGS, new_folder(tmp_path / "f"), "train", "0"], mpi)
     assert json.loads(out) == alone
 

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from anaphora import engine, foreign_names
 from anaphora.optim.base import Parameters, named, positive
-from anaphora.tensor import Array, RowGradient
+from anaphora.tensor import Array, Parameter, RowGradient
 
 
 def gradient_norms(parameters: Parameters) -> dict[str, float]:
@@ -29,7 +29,7 @@ def gradient_norms(parameters: Parameters) -> dict[str, float]:
     {'weight': 5.0, 'bias': 1.0}
     """
     return {
-        name: engine.global_norm(list(_arrays("gradient_norms", [parameter])))
+        name: engine.global_norm(_arrays([parameter]))
         for name, parameter in named("gradient_norms", parameters).items()
         if parameter.grad is not None
     }
@@ -62,12 +62,12 @@ def clip_grad_norm(parameters: Parameters, max_norm: float) -> float:
     >>> weight.grad
     array([3., 4.], dtype=float32)
     """
-    gradients = list(_arrays("clip_grad_norm", parameters))
+    chosen = list(named("clip_grad_norm", parameters).values())
     max_norm = positive("clip_grad_norm", "max_norm", max_norm)
-    norm = engine.global_norm(gradients)
+    norm = engine.global_norm(_arrays(chosen))
     coefficient = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and coefficient < 1:
-        for gradient in gradients:
+        for gradient in _writeable(chosen):
             engine.scale(gradient, coefficient)
     return norm
 
@@ -92,16 +92,26 @@ def clip_grad_value(parameters: Parameters, limit: float) -> None:
     array([ 0.5, -1. ], dtype=float32)
     """
     limit = positive("clip_grad_value", "limit", limit)
-    for gradient in _arrays("clip_grad_value", parameters):
+    for gradient in _writeable(named("clip_grad_value", parameters).values()):
         np.clip(gradient, -limit, limit, out=gradient)
 
 
-def _arrays(owner: str, parameters: Parameters) -> Iterator[Array]:
-    """The existing gradients, as arrays to change in place; for row gradients the rows."""
-    for parameter in named(owner, parameters).values():
+def _arrays(parameters: Iterable[Parameter]) -> Iterator[Array]:
+    """The existing gradients as arrays; for row gradients the rows."""
+    for parameter in parameters:
         if isinstance(parameter.grad, RowGradient):
             yield parameter.grad.values
         elif parameter.grad is not None:
-            # A NumPy scalar, set by hand, cannot be changed in place; its array can.
-            parameter.grad = np.asarray(parameter.grad)
+            yield np.asarray(parameter.grad)
+
+
+def _writeable(parameters: Iterable[Parameter]) -> Iterator[Array]:
+    """The same, to change in place: a NumPy scalar, set by hand, becomes an array; and an array
+    that cannot be changed, such as a sum that other processes read too, a copy.
+    """
+    for parameter in parameters:
+        if isinstance(parameter.grad, RowGradient):
+            yield parameter.grad.values
+        elif parameter.grad is not None:
+            parameter.grad = np.require(parameter.grad, requirements="W")
             yield parameter.grad
