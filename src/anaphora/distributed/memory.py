@@ -57,7 +57,7 @@ def _created(name: str, size: int) -> tuple[int | None, mmap.mmap | None]:
         file = os.memfd_create(name)
         os.ftruncate(file, size)
         return file, mmap.mmap(file, size)
-    except (AttributeError, OSError):
+    except (AttributeError, OSError, OverflowError, ValueError):
         return file, None
 
 
@@ -72,5 +72,5 @@ def _opened(path: str, name: str, size: int) -> mmap.mmap | None:
             return mmap.mmap(file, size)
         finally:
             os.close(file)
-    except OSError:
+    except (OSError, OverflowError, ValueError):
         return None

@@ -67,8 +67,8 @@ def clip_grad_norm(parameters: Parameters, max_norm: float) -> float:
     norm = engine.global_norm(_arrays(chosen))
     coefficient = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and coefficient < 1:
-        for gradient in _writeable(chosen):
-            engine.scale(gradient, coefficient)
+        for parameter in chosen:
+            _scale(parameter, coefficient)
     return norm
 
 
@@ -92,26 +92,31 @@ def clip_grad_value(parameters: Parameters, limit: float) -> None:
     array([ 0.5, -1. ], dtype=float32)
     """
     limit = positive("clip_grad_value", "limit", limit)
-    for gradient in _writeable(named("clip_grad_value", parameters).values()):
-        np.clip(gradient, -limit, limit, out=gradient)
+    for parameter in named("clip_grad_value", parameters).values():
+        for gradient in _arrays([parameter]):
+            if gradient.flags.writeable:
+                np.clip(gradient, -limit, limit, out=gradient)
+            else:
+                parameter.grad = np.clip(gradient, -limit, limit)
 
 
 def _arrays(parameters: Iterable[Parameter]) -> Iterator[Array]:
-    """The existing gradients as arrays; for row gradients the rows."""
+    """The existing gradients as arrays, which share their memory; for row gradients the rows."""
     for parameter in parameters:
         if isinstance(parameter.grad, RowGradient):
             yield parameter.grad.values
         elif parameter.grad is not None:
-            yield np.asarray(parameter.grad)
-
-
-def _writeable(parameters: Iterable[Parameter]) -> Iterator[Array]:
-    """The same, to change in place: a NumPy scalar, set by hand, becomes an array; and an array
-    that cannot be changed, such as a sum that other processes read too, a copy.
-    """
-    for parameter in parameters:
-        if isinstance(parameter.grad, RowGradient):
-            yield parameter.grad.values
-        elif parameter.grad is not None:
-            parameter.grad = np.require(parameter.grad, requirements="W")
+            # A NumPy scalar, set by hand, cannot be changed in place; its array can.
+            parameter.grad = np.asarray(parameter.grad)
             yield parameter.grad
+
+
+def _scale(parameter: Parameter, coefficient: float) -> None:
+    """Scale a gradient in place; one that is read only, since other processes read it too, into a
+    new array.
+    """
+    for gradient in _arrays([parameter]):
+        if gradient.flags.writeable:
+            engine.scale(gradient, coefficient)
+        else:
+            parameter.grad = gradient * gradient.dtype.type(coefficient)
