@@ -134,7 +134,7 @@ class Memory:
         given, self._given = self._given, [None] * len(self._given)
         kinds = self._processes.all_gather_numbers(np.array([_kind(g) for g in given]))
         dense = (kinds == _DENSE).all(axis=0)
-        for k in np.flatnonzero(dense):
+        for k in np.flatnonzero(dense).tolist():
             self._add(k, given[k])
         sums = _sums_of_others(self._processes, given, kinds)
         self._processes.barrier()
@@ -207,7 +207,7 @@ class Messages:
     def _reduce(self, number: int, gradients: list[Gradient | None]) -> list[Gradient | None]:
         """The sums of the gradients of a bucket over all processes."""
         kinds = self._processes.all_gather_numbers(np.array([_kind(g) for g in gradients]))
-        dense = np.flatnonzero((kinds == _DENSE).all(axis=0))
+        dense = np.flatnonzero((kinds == _DENSE).all(axis=0)).tolist()
         sums = _sums_of_others(self._processes, gradients, kinds)
         if len(dense):
             totals = self._sum(number, [gradients[k] for k in dense])
@@ -295,7 +295,7 @@ def _sums_of_others(
         kinds: Those of all, [processes, gradients].
     """
     sums: list[Gradient | None] = [None] * len(gradients)
-    others = np.flatnonzero((kinds != _DENSE).any(axis=0) & (kinds != _ABSENT).any(axis=0))
+    others = np.flatnonzero((kinds != _DENSE).any(axis=0) & (kinds != _ABSENT).any(axis=0)).tolist()
     if len(others):
         gathered = processes.all_gather([_packed(gradients[k]) for k in others])
         for place, k in enumerate(others):
