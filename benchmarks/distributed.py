@@ -5,7 +5,8 @@
 
 The first prints the throughput of one process of N threads, and of N processes of one thread, and
 their ratio. With --rate each process is a host of its own: a network namespace, whose link `tc`
-limits; and the ratio is to one process of one thread. The model of cost is that of docs/guide.
+limits, and which shares no memory; and the ratio is to one process of one thread. The model of cost
+is that of docs/guide.
 Needs the extra `mpi`; --rate needs Linux, root, `ip` and `tc`.
 """
 
@@ -67,6 +68,8 @@ def _compared(work: str, options: Any, launcher: list[str]) -> dict[str, Any]:
     own = [sys.executable, "-m", "benchmarks.distributed", "--steps", str(options.steps)]
     own += ["--be-one-of-them", work]
     threads = 1 if options.rate else options.processes
+    if options.rate:
+        os.environ["ANAPHORA_SHARED_MEMORY"] = "0"
     alone, many = [], []
     for _ in range(options.runs):
         alone.append(_run(own, threads))
@@ -80,6 +83,7 @@ def _compared(work: str, options: Any, launcher: list[str]) -> dict[str, Any]:
         f"one process, {threads} threads: tokens/s": round(before),
         "processes: tokens/s": round(found["tokens_per_second"]),
         "ratio": round(found["tokens_per_second"] / before, 3),
+        "step, ms": round(1000 * found["second"], 1),
         "communication, share of time": round(found["communication"], 3),
         "gradient MB": round(found["gradient_bytes"] / 1e6, 2),
     }
@@ -129,6 +133,7 @@ def _train(work: str, steps: int) -> None:
         second = float(np.median(times))
         result = {
             "tokens_per_second": given["batch"] * given["window"] / second,
+            "second": second,
             "communication": float(np.median(clock.communication[_WARM_UP:])) / second,
             "gradient_bytes": sum(p.data.nbytes for p in model.parameters()),
         }

@@ -54,6 +54,21 @@ def instruction_set() -> str | None:
     return os.environ.get("ANAPHORA_INSTRUCTION_SET") or None
 
 
+def may_share_memory() -> bool:
+    """Whether processes of one machine may share memory: unless ``ANAPHORA_SHARED_MEMORY`` is 0.
+
+    Raises:
+        SettingError: it is neither 0 nor 1.
+    """
+    value = os.environ.get("ANAPHORA_SHARED_MEMORY") or "1"
+    if value not in ("0", "1"):
+        raise SettingError(
+            f"ANAPHORA_SHARED_MEMORY is {value!r}; expected 0, for messages between processes of "
+            "one machine too, or 1; correct it, or unset it"
+        )
+    return value == "1"
+
+
 def api_key() -> str | None:
     """The key that requests to ``anaphora serve`` must have; None if it is not set."""
     return os.environ.get("ANAPHORA_API_KEY") or None

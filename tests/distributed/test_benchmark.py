@@ -32,7 +32,9 @@ def test_they_are_compared_with_one_process(monkeypatch):
     def run(command, threads):
         runs.append((command[0], threads))
         speed = 300.0 if command[0] == "mpiexec" else 100.0 * threads
-        return {"tokens_per_second": speed, "communication": 0.25, "gradient_bytes": 2e6}
+        return {
+            "tokens_per_second": speed, "second": 4.5, "communication": 0.25, "gradient_bytes": 2e6,
+        }  # fmt: skip
 
     monkeypatch.setattr(distributed, "_run", run)
     options = type("Options", (), {"steps": 4, "rate": None, "processes": 2, "runs": 3})
@@ -40,3 +42,4 @@ def test_they_are_compared_with_one_process(monkeypatch):
     assert [threads for _, threads in runs] == [2, 1] * 3  # they take turns
     assert found["ratio"] == 1.5
     assert found["gradient MB"] == 2.0
+    assert found["step, ms"] == 4500.0

@@ -45,9 +45,11 @@ def test_every_task_is_among_them(alone):
     assert len({result[0] for result in alone.values()}) == len(alone)
 
 
+@pytest.mark.parametrize("memory", ["shared", "messages"])
 @pytest.mark.parametrize(("count", "mpi"), [(2, "mpich"), (4, "mpich"), (4, "openmpi")])
-def test_four_shards_have_the_same_bits(alone, launch, tmp_path, count, mpi):
+def test_four_shards_have_the_same_bits(alone, launch, tmp_path, monkeypatch, count, mpi, memory):
     """Weights, the state of the optimizer, every record, and the saved model."""
+    monkeypatch.setenv("ANAPHORA_SHARED_MEMORY", str(int(memory == "shared")))
     out, _ = launch(count, [TRAININGS, new_folder(tmp_path / "f"), "train", "0"], mpi)
     assert json.loads(out) == alone
 
@@ -350,10 +352,20 @@ def of_rank(process, rank):
             parents = _ancestors(int(entry.name))
         except (OSError, ValueError):
             continue
-        is_rank = f"PMI_RANK={rank}".encode() in variables and b"anaphora" in text
+        is_rank = b"anaphora" in text and (
+            {f"{name}={rank}".encode() for name in ("PMI_RANK", "OMPI_COMM_WORLD_RANK")}
+            & set(variables)
+        )
         if is_rank and process.pid in parents:
             return int(entry.name)
     raise AssertionError(f"no rank {rank}")
+
+
+def shared_files(number):
+    """The files of shared memory that a process has mapped."""
+    maps = Path(f"/proc/{number}/maps").read_text()
+    assert "/memfd:anaphora-" in maps
+    return re.findall(r"/dev/shm/.*", maps)
 
 
 def _ancestors(number):
@@ -370,24 +382,27 @@ proc = pytest.mark.skipif(not os.path.exists("/proc/self/stat"), reason="needs /
 
 @proc
 @pytest.mark.parametrize("rank", [0, 1])
-def test_a_killed_rank_ends_the_others_and_the_checkpoint_is_whole(command, tmp_path, rank):
-    process = command(2, *ENDLESS, "--schedule", "constant", wait=False)
+def test_a_killed_rank_ends_the_others_and_the_checkpoint_is_whole(command, tmp_path, mpi, rank):
+    process = command(2, *ENDLESS, "--schedule", "constant", mpi=mpi, wait=False)
     wait_for(process, is_at(tmp_path / "model", 12))
     killed = of_rank(process, rank)
+    files = shared_files(killed)
     os.kill(killed, signal.SIGKILL)
     out, errors = process.communicate(timeout=120)
     assert process.returncode != 0
     assert f"rank {rank} on " in out
     assert re.search(rf"rank {rank} on \S+ is PID {killed}\b", out)
-    assert f"PID {killed} RUNNING" in out + errors  # as the launcher names it
+    named = "PID {} RUNNING" if mpi == "mpich" else "with PID {} on node"
+    assert named.format(killed) in out + errors  # as the launcher names it
+    assert not [file for file in files if os.path.exists(file)]
     _, step = saved(tmp_path / "model")
     assert step >= 12
     goes_on(tmp_path, step + 5)
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_ctrl_c_saves_once(command, tmp_path, number):
-    process = command(2, *ENDLESS, "--schedule", "constant", wait=False)
+def test_ctrl_c_saves_once(command, tmp_path, mpi, number):
+    process = command(2, *ENDLESS, "--schedule", "constant", mpi=mpi, wait=False)
     wait_for(process, is_at(tmp_path / "model", 5))
     process.send_signal(number)
     out, errors = process.communicate(timeout=120)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from anaphora.distributed import world
-from anaphora.training import TASKS, Callback, prepare_training, resume_training, shards
+from anaphora.training import TASKS, Callback, exchanges, prepare_training, resume_training
 
 SMALL = {
     "hidden_size": 5, "batch_size": 6, "epochs": 2, "evaluate_every": 3, "log_every": 1,
@@ -122,7 +122,8 @@ def records(directory):
 def main(folder, action, stop, names):
     processes, results = world(), {}
     if processes.size == 4:
-        shards._BUCKET_BYTES = 1  # each gradient travels alone
+        exchanges._BUCKET_BYTES = 1  # each gradient travels alone
+        exchanges._BLOCK = 20  # and is added in several blocks
     for name in names or VARIANTS:
         kind, files, options = VARIANTS[name]
         task, out = TASKS[kind], folder / name.replace(" ", "-")

@@ -85,6 +85,20 @@ def test_a_gradient_in_any_layout_is_clipped_in_place():
     np.testing.assert_allclose(gradient, expected, rtol=1e-15)
 
 
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_a_gradient_that_is_read_only_is_replaced(rng, dtype):
+    """By the bits that it would have in place."""
+    gradient = rng.normal(size=(3, 5)).astype(dtype)
+    for clip, limit in ((clip_grad_norm, 0.3), (clip_grad_value, 0.3)):
+        given = gradient.copy()
+        given.flags.writeable = False
+        (one,), (other,) = with_gradients(gradient.copy()), with_gradients(given)
+        assert clip([one], limit) == clip([other], limit)
+        assert given.tobytes() == gradient.tobytes() != other.grad.tobytes()
+        assert one.grad.tobytes() == other.grad.tobytes()
+        assert other.grad.dtype == dtype
+
+
 def test_a_gradient_without_axes_is_clipped():
     for scalar in (np.float32(-8.0), np.array(-8.0, np.float32)):
         (parameter,) = with_gradients(scalar)

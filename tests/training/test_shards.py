@@ -17,7 +17,7 @@ from anaphora.models import LanguageModel
 from anaphora.optim import SGD
 from anaphora.tensor import Parameter, RowGradient, Tensor
 from anaphora.tensor.hooks import awaiting_gradients
-from anaphora.training import Trainer, TrainingOptions, shards
+from anaphora.training import Trainer, TrainingOptions, exchanges
 from anaphora.training.shards import GradientSum, check_shards, shards_of
 
 
@@ -184,11 +184,11 @@ def test_gradients_have_one_order_of_memory(rng):
 
 
 def test_buckets_hold_every_parameter_once_last_first(monkeypatch):
-    monkeypatch.setattr(shards, "_BUCKET_BYTES", 40)
+    monkeypatch.setattr(exchanges, "_BUCKET_BYTES", 40)
     dtypes = [np.float32] * 4 + [np.float64] + [np.float32] * 2
     sizes = [3, 8, 8, 100, 2, 4, 1]
     parameters = [Parameter(np.zeros(n, d)) for n, d in zip(sizes, dtypes, strict=True)]
-    assert shards._buckets(parameters) == [[6, 5], [4], [3], [2, 1], [0]]
+    assert exchanges.buckets(parameters) == [[6, 5], [4], [3], [2, 1], [0]]
 
 
 # The backward pass says when a gradient is complete

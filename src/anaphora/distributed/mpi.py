@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pickle
+import re
 import sys
 import time
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
@@ -61,6 +64,7 @@ class MPIProcesses(Processes):
             )
         self._farewell = MPI.COMM_WORLD.Dup()
         self._hosts: list[str] = self.all_gather(MPI.Get_processor_name())
+        _unlink_segments()  # which all have mapped, now that all have sent their hosts
         self._hook, sys.excepthook = sys.excepthook, self._end_all
 
     def name(self, rank: int | None = None) -> str:
@@ -204,6 +208,17 @@ class _Pause:
 
 
 _yield_core = getattr(os, "sched_yield", lambda: None)
+
+
+def _unlink_segments() -> None:
+    """Remove the names of MPICH's own shared memory, whose files would outlive a killed process."""
+    try:
+        mapped = Path("/proc/self/maps").read_text(errors="replace")
+    except OSError:  # there are none to see, as on macOS
+        return
+    for path in set(re.findall(r"/dev/shm/mpich_shm_\w+$", mapped, re.MULTILINE)):
+        with contextlib.suppress(FileNotFoundError):
+            os.unlink(path)
 
 
 def _wait(*requests: MPI.Request) -> None:

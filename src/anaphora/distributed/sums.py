@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Generic, TypeVar
 
+import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["TreeSum", "add_arrays", "is_power_of_two", "tree_sum"]
+__all__ = ["TreeSum", "add_arrays", "is_power_of_two", "sum_into", "tree_sum"]
 
 Value = TypeVar("Value")
 
@@ -61,10 +62,29 @@ def tree_sum(values: Iterable[Value], add: Callable[[Value, Value], Value]) -> V
     return total.pop()
 
 
+def sum_into(out: NDArray[Any], values: Sequence[NDArray[Any]]) -> None:
+    """Write the sum of arrays into another, in the order of `TreeSum`; they do not change.
+
+    >>> total = np.empty(1)
+    >>> sum_into(total, [np.array([x]) for x in (1.0, 1e16, -1e16, 1.0)])
+    >>> total
+    array([0.])
+    """
+    if len(values) == 1:
+        out[...] = values[0]
+    elif len(values) == 2:
+        np.add(values[0], values[1], out=out)
+    else:
+        first = 1 << ((len(values) - 1).bit_length() - 1)  # values in the first subtree
+        other = np.empty_like(out)
+        sum_into(out, values[:first])
+        sum_into(other, values[first:])
+        out += other
+
+
 def add_arrays(a: NDArray[Any], b: NDArray[Any]) -> NDArray[Any]:
     """Add the second array to the first.
 
-    >>> import numpy as np
     >>> add_arrays(np.array([1.0]), np.array([2.0]))
     array([3.])
     """

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 import numpy as np
 
 from anaphora import engine, foreign_names
 from anaphora.optim.base import Parameters, named, positive
-from anaphora.tensor import Array, RowGradient
+from anaphora.tensor import Array, Parameter, RowGradient
 
 
 def gradient_norms(parameters: Parameters) -> dict[str, float]:
@@ -29,7 +29,7 @@ def gradient_norms(parameters: Parameters) -> dict[str, float]:
     {'weight': 5.0, 'bias': 1.0}
     """
     return {
-        name: engine.global_norm(list(_arrays("gradient_norms", [parameter])))
+        name: engine.global_norm(_arrays([parameter]))
         for name, parameter in named("gradient_norms", parameters).items()
         if parameter.grad is not None
     }
@@ -62,13 +62,13 @@ def clip_grad_norm(parameters: Parameters, max_norm: float) -> float:
     >>> weight.grad
     array([3., 4.], dtype=float32)
     """
-    gradients = list(_arrays("clip_grad_norm", parameters))
+    chosen = list(named("clip_grad_norm", parameters).values())
     max_norm = positive("clip_grad_norm", "max_norm", max_norm)
-    norm = engine.global_norm(gradients)
+    norm = engine.global_norm(_arrays(chosen))
     coefficient = max_norm / (norm + 1e-6)
     if math.isfinite(norm) and coefficient < 1:
-        for gradient in gradients:
-            engine.scale(gradient, coefficient)
+        for parameter in chosen:
+            _scale(parameter, coefficient)
     return norm
 
 
@@ -92,16 +92,31 @@ def clip_grad_value(parameters: Parameters, limit: float) -> None:
     array([ 0.5, -1. ], dtype=float32)
     """
     limit = positive("clip_grad_value", "limit", limit)
-    for gradient in _arrays("clip_grad_value", parameters):
-        np.clip(gradient, -limit, limit, out=gradient)
+    for parameter in named("clip_grad_value", parameters).values():
+        for gradient in _arrays([parameter]):
+            if gradient.flags.writeable:
+                np.clip(gradient, -limit, limit, out=gradient)
+            else:
+                parameter.grad = np.clip(gradient, -limit, limit)
 
 
-def _arrays(owner: str, parameters: Parameters) -> Iterator[Array]:
-    """The existing gradients, as arrays to change in place; for row gradients the rows."""
-    for parameter in named(owner, parameters).values():
+def _arrays(parameters: Iterable[Parameter]) -> Iterator[Array]:
+    """The existing gradients as arrays, which share their memory; for row gradients the rows."""
+    for parameter in parameters:
         if isinstance(parameter.grad, RowGradient):
             yield parameter.grad.values
         elif parameter.grad is not None:
             # A NumPy scalar, set by hand, cannot be changed in place; its array can.
             parameter.grad = np.asarray(parameter.grad)
             yield parameter.grad
+
+
+def _scale(parameter: Parameter, coefficient: float) -> None:
+    """Scale a gradient in place; one that is read only, since other processes read it too, into a
+    new array.
+    """
+    for gradient in _arrays([parameter]):
+        if gradient.flags.writeable:
+            engine.scale(gradient, coefficient)
+        else:
+            parameter.grad = gradient * gradient.dtype.type(coefficient)

@@ -6,20 +6,15 @@ import contextlib
 import hashlib
 import time
 from collections.abc import Iterable, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any, Self
 
 import numpy as np
 
 from anaphora.distributed import Processes
-from anaphora.distributed.sums import TreeSum, add_arrays, is_power_of_two, tree_sum
-from anaphora.tensor import Array, Gradient, Parameter, RowGradient
+from anaphora.distributed.sums import TreeSum, is_power_of_two
+from anaphora.tensor import Array, Parameter
 from anaphora.tensor.hooks import awaiting_gradients
-
-_BUCKET_BYTES = 1 << 18  # gradients that travel together: below, latency costs more than it hides
-_ALIGNMENT = 64  # bytes
-
-_ABSENT, _DENSE = -2, -1  # kinds of gradients; the others are numbers of rows
+from anaphora.training.exchanges import add_gradients, exchange_of
 
 
 def shards_of(model: Any, batch: Any, count: int) -> list[Any]:
@@ -76,9 +71,8 @@ def check_shards(shards: int, processes: int) -> None:
 class GradientSum:
     """The gradients of all shards, summed in a fixed order.
 
-    Each process adds those of its own shards in a tree, then the processes add theirs. Gradients
-    travel as soon as those of the last shard are complete, last layers first, in a second thread,
-    while the first still computes.
+    Each process adds those of its own shards in a tree, then the processes add theirs; see
+    `exchange_of`.
 
     Args:
         parameters: The parameters, first layers first.
@@ -98,29 +92,16 @@ class GradientSum:
 
     def __init__(self, parameters: Sequence[Parameter], processes: Processes) -> None:
         self._parameters = list(parameters)
-        self._processes = processes.split()
-        self._sums = [TreeSum(_add) for _ in self._parameters]
-        self._buckets = _buckets(self._parameters)
-        self._bucket_of = {k: b for b, bucket in enumerate(self._buckets) for k in bucket}
+        self._sums = [TreeSum(add_gradients) for _ in self._parameters]
         self._index = {parameter: k for k, parameter in enumerate(self._parameters)}
-        self._buffers: dict[int, Array] = {}
-        self._thread = ThreadPoolExecutor(1, "anaphora-gradients") if processes.size > 1 else None
-        self._start()
-
-    def _start(self) -> None:
-        self._totals: dict[int, Gradient | None] = {}
-        self._missing = [len(bucket) for bucket in self._buckets]
-        self._travelling: list[Future[list[Gradient | None]]] = []
+        self._given: set[int] = set()
+        self._exchange = exchange_of(self._parameters, processes)
 
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *arguments: object) -> None:
-        """End the second thread, which after an error may still wait for other processes."""
-        if self._thread:
-            self._thread.shutdown(wait=kind is None, cancel_futures=True)
-            if kind is None:
-                self._processes.free()
+        self._exchange.close(failed=kind is not None)
 
     def last_backward(self) -> contextlib.AbstractContextManager[None]:
         """Within the block is the last backward pass, of the last shard."""
@@ -133,73 +114,30 @@ class GradientSum:
             parameter.grad = None
 
     def _complete(self, parameter: Parameter) -> None:
-        """Add the gradient of the last shard, and send those that wait for no other.
+        """Add the gradient of the last shard, and give the sum to the exchange.
 
         The gradient is not changed: the backward pass may still read the array.
         """
-        if (k := self._index.get(parameter)) is None or k in self._totals:
+        if (k := self._index.get(parameter)) is None or k in self._given:
             return
+        self._given.add(k)
         self._sums[k].push(parameter.grad)
-        self._totals[k], parameter.grad = self._sums[k].pop(), None
-        self._missing[self._bucket_of[k]] -= 1
-        while self._thread and len(self._travelling) < len(self._buckets):
-            number = len(self._travelling)
-            if self._missing[number]:
-                break
-            gradients = [self._totals[k] for k in self._buckets[number]]
-            self._travelling.append(self._thread.submit(self._reduce, number, gradients))
+        parameter.grad = None
+        self._exchange.give(k, self._sums[k].pop())
 
     def finish(self) -> float:
         """Set ``grad`` of each parameter to the sum; return the seconds waited for it."""
         for parameter in self._parameters:
             self._complete(parameter)
+        self._given.clear()
         began = time.monotonic()
-        for bucket, travelling in zip(self._buckets, self._travelling, strict=False):
-            self._totals.update(zip(bucket, travelling.result(), strict=True))
+        totals = self._exchange.totals()
         seconds = time.monotonic() - began
-        for k, parameter in enumerate(self._parameters):
-            total = self._totals[k]
+        for parameter, total in zip(self._parameters, totals, strict=True):
             # One order of memory, because it is that of the sum in the norm.
-            parameter.grad = np.ascontiguousarray(total) if _is_dense(total) else total
-        self._start()
+            is_array = isinstance(total, np.ndarray)
+            parameter.grad = np.ascontiguousarray(total) if is_array else total
         return seconds
-
-    def _reduce(self, number: int, gradients: list[Gradient | None]) -> list[Gradient | None]:
-        """The sums of the gradients of a bucket over all processes."""
-        processes = self._processes
-        kinds = processes.all_gather_numbers(np.array([_kind(g) for g in gradients]))
-        dense = [k for k in range(len(gradients)) if (kinds[:, k] == _DENSE).all()]
-        others = [
-            k for k in range(len(gradients)) if k not in dense and kinds[:, k].max() > _ABSENT
-        ]
-        sums: list[Gradient | None] = [None] * len(gradients)
-        if dense:
-            for k, total in zip(
-                dense, self._sum(number, [gradients[k] for k in dense]), strict=True
-            ):
-                sums[k] = total
-        if others:
-            gathered = processes.all_gather([_packed(gradients[k]) for k in others])
-            for place, k in enumerate(others):
-                sums[k] = tree_sum([_unpacked(one[place]) for one in gathered], _add)
-        return sums
-
-    def _sum(self, number: int, gradients: Sequence[Any]) -> list[Array]:
-        """The sums of arrays, which travel as one."""
-        dtype = gradients[0].dtype
-        step = _ALIGNMENT // dtype.itemsize
-        starts = np.cumsum([0, *(-(-g.size // step) * step for g in gradients)])
-        buffer = self._buffers.get(number)
-        if buffer is None or len(buffer) != starts[-1] or buffer.dtype != dtype:
-            buffer = self._buffers[number] = np.zeros(starts[-1], dtype)
-        parts = [
-            buffer[a : a + g.size].reshape(g.shape)
-            for a, g in zip(starts[:-1], gradients, strict=True)
-        ]
-        for part, gradient in zip(parts, gradients, strict=True):
-            part[...] = gradient
-        self._processes.sum_in_order(buffer)
-        return parts
 
 
 def digest(arrays: Iterable[Array]) -> str:
@@ -212,46 +150,3 @@ def digest(arrays: Iterable[Array]) -> str:
     for array in arrays:
         found.update(np.ascontiguousarray(array).data)
     return found.hexdigest()
-
-
-def _buckets(parameters: Sequence[Parameter]) -> list[list[int]]:
-    """The indices of parameters whose gradients travel together, last layers first."""
-    buckets: list[list[int]] = []
-    size = _BUCKET_BYTES
-    for k in reversed(range(len(parameters))):
-        same = buckets and parameters[buckets[-1][0]].dtype == parameters[k].dtype
-        if size >= _BUCKET_BYTES or not same:
-            buckets.append([])
-            size = 0
-        buckets[-1].append(k)
-        size += parameters[k].data.nbytes
-    return buckets
-
-
-def _is_dense(gradient: Gradient | None) -> bool:
-    return gradient is not None and not isinstance(gradient, RowGradient)
-
-
-def _kind(gradient: Gradient | None) -> int:
-    if gradient is None:
-        return _ABSENT
-    return len(gradient.indices) if isinstance(gradient, RowGradient) else _DENSE
-
-
-def _add(a: Gradient | None, b: Gradient | None) -> Gradient | None:
-    """The sum of two gradients; the first may change."""
-    if a is None or b is None:
-        return b if a is None else a
-    if isinstance(a, RowGradient) or isinstance(b, RowGradient):
-        return a + b
-    return add_arrays(a, b)
-
-
-def _packed(gradient: Gradient | None) -> Any:
-    if isinstance(gradient, RowGradient):
-        return gradient.indices, gradient.values, gradient.shape
-    return gradient
-
-
-def _unpacked(packed: Any) -> Gradient | None:
-    return RowGradient(*packed) if isinstance(packed, tuple) else packed
