@@ -374,7 +374,7 @@ def attention(
 
     def render(figure: Figure) -> None:
         axes = figure.subplots()
-        image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=max(1.0, float(matrix.max())))
+        image = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=max(1.0, float(matrix.max())))
         if source is not None:
             labels = [shown_token(token) for token in source]
             rotation = 90 if max(map(len, labels)) > 2 else 0
