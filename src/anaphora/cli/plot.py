@@ -26,6 +26,7 @@ from anaphora.models import LanguageModel
 from anaphora.plot import (
     Diagram,
     Picture,
+    batching,
     cell,
     losses,
     read,
@@ -47,11 +48,12 @@ class Name(StrEnum):
     TEXT = "text"
     CELL = "cell"
     UNROLLED = "unrolled"
+    BATCHING = "batching"
 
 
 _READING = (Name.STATES, Name.GATES, Name.TEXT)
-_OF_A_TEXT = (*_READING, Name.UNROLLED)
-_DIAGRAMS = (Name.CELL, Name.UNROLLED)  # SVG, without matplotlib
+_OF_A_TEXT = (*_READING, Name.UNROLLED, Name.BATCHING)
+_DIAGRAMS = (Name.CELL, Name.UNROLLED, Name.BATCHING)  # SVG, without matplotlib
 _MAX_STEPS = 8  # of an unrolled network
 
 
@@ -108,6 +110,12 @@ def plot(
             show_default=False,
         ),
     ] = None,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="The number of streams in the batching picture.")
+    ] = 3,
+    window: Annotated[
+        int, typer.Option(min=1, help="The steps of a window in the batching picture.")
+    ] = 6,
     format: Annotated[
         Literal["png", "svg"],
         typer.Option(help="The format; of diagrams, SVG."),
@@ -122,8 +130,9 @@ def plot(
     """Plot a language model: its losses and embeddings, and its states and gates over a text.
 
     Writes losses, embeddings and, with --text, states, gates and text (coloured by one unit), each
-    to a file. Needs the extra "plot"; the diagrams do not: cell, the equations of the model's cell,
-    and unrolled, its layers as they read the text.
+    to a file. Needs the extra "plot"; the diagrams do not: cell, the equations of the model's cell;
+    unrolled, its layers as they read the text; and batching, how a training cuts the text into
+    streams and windows.
 
     With --json, one line: files (by picture), value and unit (of the coloured text), nearest
     (tokens with cosines, for each --word).
@@ -165,10 +174,12 @@ def plot(
                 found |= {"value": reading.value, "unit": reading.unit}
             if Name.CELL in chosen:
                 diagrams[Name.CELL] = cell(model.recurrent)
-            if text is not None and Name.UNROLLED in chosen:
-                diagrams[Name.UNROLLED] = _unrolled(
-                    model, tokens(tokenizer, tokenizer.encode(text))
-                )
+            if text is not None and set(chosen).intersection((Name.UNROLLED, Name.BATCHING)):
+                pieces = tokens(tokenizer, tokenizer.encode(text))
+                if Name.UNROLLED in chosen:
+                    diagrams[Name.UNROLLED] = _unrolled(model, pieces)
+                if Name.BATCHING in chosen:
+                    diagrams[Name.BATCHING] = batching(pieces, batch_size=batch_size, window=window)
         for name, checked in made.items():
             if not _is_finite(checked.data):
                 raise ArtifactError(
