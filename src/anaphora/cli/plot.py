@@ -74,7 +74,7 @@ def plot(
     value: Annotated[
         str | None,
         typer.Option(
-            help="The state or gate that colours the text, with its layer, such as c_l0 or f_l1.",
+            help="The state or gate that colors the text, with its layer, such as c_l0 or f_l1.",
             show_default="the last state of the last layer",
         ),
     ] = None,
@@ -91,14 +91,12 @@ def plot(
             "vary most; selective, that respond to few tokens; or numbers: 3,17."
         ),
     ] = "similar",
-    max_units: Annotated[
-        int, typer.Option(min=1, help="The number of active or selective units at most.")
-    ] = 24,
+    max_units: Annotated[int, typer.Option(min=1, help="Maximum of such units.")] = 24,
     words: Annotated[
         list[str] | None,
         typer.Option(
             "--word",
-            help="A token whose nearest neighbours the embeddings picture shows. May be repeated.",
+            help="A token whose nearest neighbors the embeddings picture shows. May be repeated.",
             show_default="the first 120 tokens of the vocabulary",
         ),
     ] = None,
@@ -106,16 +104,12 @@ def plot(
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="Another model directory, to compare its losses. May be repeated.",
+            help="Show the losses of this model too. May be repeated.",
             show_default=False,
         ),
     ] = None,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="The number of streams in the batching picture.")
-    ] = 3,
-    window: Annotated[
-        int, typer.Option(min=1, help="The steps of a window in the batching picture.")
-    ] = 6,
+    batch_size: Annotated[int, typer.Option(min=1, help="Streams in the batching picture.")] = 3,
+    window: Annotated[int, typer.Option(min=1, help="Steps of its windows.")] = 6,
     format: Annotated[
         Literal["png", "svg"],
         typer.Option(help="The format; of diagrams, SVG."),
@@ -127,14 +121,14 @@ def plot(
     weights: Weights = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Plot a language model: its losses and embeddings, and its states and gates over a text.
+    """Plot a language model: losses, embeddings, and states and gates over a text.
 
-    Writes losses, embeddings and, with --text, states, gates and text (coloured by one unit), each
+    Writes losses, embeddings and, with --text, states, gates and text (colored by one unit), each
     to a file. Needs the extra "plot"; the diagrams do not: cell, the equations of the model's cell;
     unrolled, its layers as they read the text; and batching, how a training cuts the text into
     streams and windows.
 
-    With --json, one line: files (by picture), value and unit (of the coloured text), nearest
+    With --json, one line: files (by picture), value and unit (of the colored text), nearest
     (tokens with cosines, for each --word).
     """
     output = Output(as_json)
@@ -196,8 +190,8 @@ def plot(
                 place.remove_link(file)  # never write through a link
             files[name] = str(picture.save(folder / file))
             output.say(f"wrote {files[name]}")
-        for word, neighbours in found.get("nearest", {}).items():
-            near = ", ".join(f"{label!r} {cosine:.2f}" for label, cosine in neighbours)
+        for word, neighbors in found.get("nearest", {}).items():
+            near = ", ".join(f"{label!r} {cosine:.2f}" for label, cosine in neighbors)
             output.say(f"nearest to {word!r}: {near}")
         output.emit({"files": files, **found})
 

@@ -24,7 +24,7 @@ CHOICES = ("all", "similar", "active", "selective")
 _MAX_UNITS = 24  # of those that are chosen for what they do
 _MAX_NAMED = 32  # rows of a heat map that are numbered individually
 _MAX_LINES = 7  # units plotted as lines, one color each; more are a heat map
-_MAX_LABELS = 100  # steps that are labelled individually
+_MAX_LABELS = 100  # steps that are labeled individually
 _INCHES_PER_STEP = 0.11
 _LINE, _BAR = 0.21, 0.1  # the heights of a line of text and of a bar of colors, in inches
 
