@@ -4,6 +4,8 @@
 #   docker run --rm --user "$(id -u):$(id -g)" --volume "$PWD:/data" anaphora train book.txt --out book-model
 #   docker run --rm --volume "$PWD:/data:ro" --publish 8000:8000 anaphora serve book-model --host 0.0.0.0
 #
+# It needs BuildKit, which Docker uses by default since version 23.
+#
 # --build-arg EXTRAS=serve,plot,bpe chooses what else is installed; see the extras in pyproject.toml.
 
 FROM python:3.13-slim AS build

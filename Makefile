@@ -73,9 +73,11 @@ cross:  ## The native tests compiled for musl, Windows and macOS, by zig (pip in
 		$(CMAKE_TESTS) -B build/$$target -DCMAKE_SYSTEM_NAME=$$system \
 			-DCMAKE_SYSTEM_PROCESSOR=$${target%%-*} "-DCMAKE_CXX_COMPILER=$(ZIG);-target;$$target" && \
 		$(PYTHON) -m cmake --build build/$$target --parallel || exit 1; \
+		case $$target in \
+			x86_64-linux-*) build/$$target/engine_test ;; \
+			aarch64-linux-*) qemu-aarch64-static build/$$target/engine_test ;; \
+		esac || exit 1; \
 	done
-	build/x86_64-linux-musl/engine_test
-	qemu-aarch64-static build/aarch64-linux-musl/engine_test
 
 format:  ## Rewrite the code in the project's style
 	$(PYTHON) -m ruff check --fix .

@@ -1,6 +1,7 @@
 """docs/check.py finds what is wrong with a site, and docs/hooks.py sets formulas."""
 
 import importlib.util
+import io
 import re
 import shutil
 import sys
@@ -193,6 +194,37 @@ def test_what_a_page_does_wrong_in_a_browser_is_named(site, browser, html, expec
     page = site / "index.html"
     page.write_text(page.read_text() + "<style>body { margin: 0 }</style>" + html)
     assert any(expected in problem for problem in found(browser, site))
+
+
+DARK = """<!doctype html><style>
+body {{ margin: 0; background: #1e2129 }} img {{ display: block }}
+</style><style>{style}</style>
+<body data-md-color-scheme="slate"><div class="md-typeset">
+<img src="diagram.svg" alt="a"><img src="page-a.svg" alt="a"></div>
+"""
+WHITE = (
+    '<svg xmlns="http://www.w3.org/2000/svg" width="60" height="60">'
+    '<rect width="60" height="60" fill="white"/><rect width="20" height="60" fill="#0072b2"/></svg>'
+)
+
+
+def test_pictures_have_the_background_of_a_dark_page(tmp_path, browser):
+    pixels = pytest.importorskip("matplotlib.image")
+    style = (DOCS / "assets" / "site.css").read_text()
+    (tmp_path / "index.html").write_text(DARK.format(style=style))
+    for name in ("diagram.svg", "page-a.svg"):
+        (tmp_path / name).write_text(WHITE)
+    browser.look(400, "dark")
+    browser.driver.get((tmp_path / "index.html").as_uri())
+    browser.wait("return [...document.images].every(image => image.naturalWidth)")
+    png = browser.driver.get_screenshot_as_png()
+    shown = (pixels.imread(io.BytesIO(png))[..., :3] * 255).round().astype(int)
+    assert shown[30, 200].tolist() == [0x1E, 0x21, 0x29]  # beside them
+    assert abs(shown[30, 40] - shown[30, 200]).max() <= 1
+    red, green, blue = shown[30, 10]
+    assert blue > green > red  # still blue, and lighter than the page
+    assert blue > 200
+    assert shown[90, 40].tolist() == [255, 255, 255]  # a screenshot of a page is left as it is
 
 
 SEARCHING = """<body><input data-md-component="search-query"><script>

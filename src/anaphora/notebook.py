@@ -1,4 +1,4 @@
-"""HTML for notebooks, in which every text is escaped; colours suit light and dark pages."""
+"""HTML for notebooks, in which every text is escaped; colors suit light and dark pages."""
 
 from __future__ import annotations
 
@@ -117,6 +117,6 @@ def _ends(count: int, most: int) -> list[int | None]:
 
 def _cell(number: float, most: float) -> str:
     share = min(1.0, abs(number) / most) if np.isfinite(number) else 0.0
-    colour = "225, 60, 60" if number < 0 else "50, 110, 235"
-    style = f"background: rgba({colour}, {0.75 * share:.3f})"
+    color = "225, 60, 60" if number < 0 else "50, 110, 235"
+    style = f"background: rgba({color}, {0.75 * share:.3f})"
     return f'<td style="{style}">{number:.4g}</td>'

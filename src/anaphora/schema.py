@@ -85,10 +85,10 @@ def convert_fields(
     >>> kinds = {"classes": (int, True), "dropout": (float, False)}
     >>> convert_fields({"classes": 2}, kinds)
     {'classes': 2}
-    >>> convert_fields({"classes": 2, "colour": 1}, kinds, "model")
+    >>> convert_fields({"classes": 2, "color": 1}, kinds, "model")
     Traceback (most recent call last):
         ...
-    anaphora.schema.SchemaError: model has the unknown option colour
+    anaphora.schema.SchemaError: model has the unknown option color
     >>> convert_fields({"dropout": 0.5}, kinds, "model")
     Traceback (most recent call last):
         ...

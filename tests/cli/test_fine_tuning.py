@@ -86,7 +86,10 @@ def test_a_classifier_of_a_language_model(model):
             ["--new-vocabulary"],
             "--new-vocabulary is only for training that starts from a model: give",
         ),
-        (["--from", "m", "--new-vocabulary", "--extend-vocabulary"], "give one of --extend-vocabu"),
+        (
+            ["--from", "m", "--new-vocabulary", "--extend-vocabulary"],
+            "vocabulary exclude each other",
+        ),
         (["--from", "m", "--hidden-size", "7"], "hidden_size 7 would change the shape of the wei"),
         (["--from", "m", "--resume"], "omit FILE, --task, --valid, --preset, --overwrite, --from"),
         (["--freeze", "embed.*"], "no parameter is named 'embed.*'; expected embedding.weight"),

@@ -424,7 +424,7 @@ def test_no_validation_is_reported(tmp_path):
         (
             "t,y\n" + "".join(f"{k},{k / 2}\n" for k in range(50)),
             ("--distribution", "negative_binomial"),
-            "the distribution 'negative_binomial' is of counts 0, 1, 2, ...",
+            "the distribution 'negative_binomial' is for counts 0, 1, 2, ...",
         ),
     ],
 )

@@ -50,6 +50,13 @@ def test_all_options_are_there_and_no_name_is_cut(help_of, command, columns):
     assert " ".join(text.split()) in " ".join(out.split())
 
 
+def test_the_list_of_commands_has_a_full_sentence_for_each(help_of):
+    out = help_of("--help")
+    found = dict(re.findall(r"^  (\w+) +([A-Z].*)$", out.partition("Commands:")[2], re.MULTILINE))
+    assert sorted(found) == COMMANDS
+    assert all(text.endswith(".") and not text.endswith("...") for text in found.values())
+
+
 def test_defaults_that_are_not_given_are_not_shown_as_differing(help_of):
     text = " ".join(help_of("train", "--help", "all").split())
     assert "(several: price,area), in tables. May be repeated. --word-column" in text

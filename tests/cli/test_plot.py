@@ -63,15 +63,16 @@ def test_units_are_chosen_and_sorted(trained):
 
 def test_diagrams_are_svg(trained):
     out, _ = trained.run(
-        "plot", "model", "--picture", "cell", "--picture", "unrolled",
-        "--text", "the same", "--json",
+        "plot", "model", "--picture", "cell", "--picture", "unrolled", "--picture", "batching",
+        "--batch-size", "2", "--window", "3", "--text", "the same", "--json",
     )  # fmt: skip
     files = json.loads(out)["files"]
-    assert files == {name: f"model/plots/{name}.svg" for name in ("cell", "unrolled")}
+    assert files == {name: f"model/plots/{name}.svg" for name in ("cell", "unrolled", "batching")}
     svg = {name: (trained.folder / file).read_text() for name, file in files.items()}
     assert "The cell lstm" in svg["cell"]
     assert "inputs t, h, e, ·, s, a, m; outputs h, e, ·, s, a, m, e" in svg["unrolled"]
     assert ">LSTM<" in svg["unrolled"]
+    assert "A text of 8 tokens as 2 streams, read in 1 window of 3 steps" in svg["batching"]
 
 
 def test_plot_is_not_written_through_a_link(trained, command):
@@ -97,6 +98,8 @@ def test_plot_is_not_written_through_a_link(trained, command):
     [
         (["--picture", "gates"], 2, "--picture gates needs --text"),
         (["--picture", "unrolled"], 2, "--picture unrolled needs --text"),
+        (["--picture", "batching"], 2, "--picture batching needs --text"),
+        (["--picture", "batching", "--text", "the"], 1, "the text has 3 tokens, but one window"),
         (["--picture", "dreams"], 2, "'dreams' is not one of"),
         (["--text", "the", "--unit", "8"], 2, "there is no unit 8; those of c_l0 are 0 to 7"),
         (["--text", "the", "--value", "z_l0"], 2, "no value 'z_l0'; this model has i_l0, f_l0"),

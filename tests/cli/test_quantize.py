@@ -195,7 +195,7 @@ def test_what_is_refused(folder, tmp_path):
         assert "weights='int8' for layers of float64; 8 bits stand for float32" in err, command
     _, err = run("serve", folder / "plain", folder / "double", *INT8, code=2)
     assert "weights='int8' for layers of float64" in err
-    message = "--matmul-precision bfloat16 excludes --weights int8, which a quantized directory has"
+    message = "--matmul-precision bfloat16 cannot be combined with --weights int8, the default of a"
     bfloat16 = ("--matmul-precision", "bfloat16")
     for arguments in (
         ("evaluate", folder / "plain", text, *INT8),

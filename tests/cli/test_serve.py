@@ -102,7 +102,7 @@ MISUSED = {
     "an origin": (
         ("model", "--cors-origin", "example.org"), "--cors-origin 'example.org'; expected ",
     ),
-    "a name": (("a b=model",), "the name 'a b' of a model has characters other than words"),
+    "a name": (("a b=model",), "model name 'a b': expected letters, digits and"),
     "nothing": ((), "Missing argument"),
 }  # fmt: skip
 

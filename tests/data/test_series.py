@@ -455,7 +455,7 @@ def test_tables_of_the_ucr_archive_that_are_refused(tmp_path, text, message):
 def test_files_that_are_not_known_to_hold_series(tmp_path):
     for path in (tmp_path / "a.txt", "-"):
         with pytest.raises(
-            DataError, match=r"is not recognised as a file of series; expected a file named \.ts"
+            DataError, match=r"is not recognized as a file of series; expected a file named \.ts"
         ):
             read_series(path)
 

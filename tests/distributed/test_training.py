@@ -272,8 +272,8 @@ def test_the_command_records_its_shards_and_prints_once(command, tmp_path):
     assert saved(tmp_path / "model") == saved(tmp_path / "alone")
     _, errors = command(4, "--resume", "--max-steps", "30", code=2)
     assert errors == (
-        "anaphora: 4 processes cannot share 2 shards: start 1 or 2 processes, or train anew with "
-        "shards a power of two and a multiple of the processes\n"
+        "anaphora: 4 processes cannot share 2 shards: start 1 or 2 processes, or start a new "
+        "training with shards a power of two and a multiple of the processes\n"
     )
     command(2, "--resume", "--max-steps", "30")
     assert saved(tmp_path / "model")[1] == 30

@@ -116,9 +116,9 @@ SHORT = {"lengths": [2, 2, 0, 0], "target_lengths": [2, 2, 0, 1], "blank": BLANK
 @pytest.mark.parametrize(
     ("lengths", "message"),
     [
-        ([4, 2, 3, 1], "row 1 is impossible: 2 labels with 1 equal neighbours need 3 steps, .* 2;"),
-        ([4, 5, 3, 0], "row 3 is impossible: 1 labels with 0 equal neighbours need 1 steps, .* 0;"),
-        ([1, 5, 3, 1], "row 0 is impossible: 2 labels with 0 equal neighbours need 2 steps, .* 1;"),
+        ([4, 2, 3, 1], "row 1 is impossible: 2 labels with 1 equal neighbors need 3 steps, .* 2;"),
+        ([4, 5, 3, 0], "row 3 is impossible: 1 labels with 0 equal neighbors need 1 steps, .* 0;"),
+        ([1, 5, 3, 1], "row 0 is impossible: 2 labels with 0 equal neighbors need 2 steps, .* 1;"),
     ],
 )
 def test_an_impossible_target_is_refused_with_its_reason(logits, lengths, message):

@@ -301,9 +301,9 @@ def test_nearest_and_analogy_depend_on_angles_not_lengths(rng):
         plot.analogy(vectors, labels[:8], "a", "b", "c")
 
 
-def test_embeddings_show_words_with_their_neighbours(rng):
+def test_embeddings_show_words_with_their_neighbors(rng):
     vectors, labels = rng.standard_normal((30, 5)), [f"w{n}" for n in range(30)]
-    data = plot.embeddings(vectors, labels, ["w3", "w9"], neighbours=4).data
+    data = plot.embeddings(vectors, labels, ["w3", "w9"], neighbors=4).data
     assert data["nearest"]["w9"] == plot.nearest(vectors, labels, "w9", 4)
     near = {label for word in ("w3", "w9") for label, _ in data["nearest"][word]}
     assert set(data["labels"]) == {"w3", "w9"} | near

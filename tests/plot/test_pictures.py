@@ -38,7 +38,7 @@ def pictures():
     sweep = LearningRateSweep(rates, np.array([3.0, 2.0, 4.0, 9.0]), np.full(4, 3.0), 0.01)
     yield "learning rates", plot.learning_rates(sweep)
     yield "bare attention", plot.attention(np.ones((2, 3)))
-    yield "embeddings", plot.embeddings(vectors, ODD, ["$", "_"], neighbours=2)
+    yield "embeddings", plot.embeddings(vectors, ODD, ["$", "_"], neighbors=2)
     yield "all embeddings", plot.embeddings(vectors, ODD)
 
 
@@ -124,7 +124,7 @@ def test_labels_of_embeddings_do_not_overlap(rng):
 def test_words_are_labelled_at_their_points(rng):
     vectors = rng.normal(size=(40, 6))
     names = [f"n{n}" for n in range(40)]
-    picture = plot.embeddings(vectors, names, ["n7", "n8"], neighbours=15)
+    picture = plot.embeddings(vectors, names, ["n7", "n8"], neighbors=15)
     (axes,) = picture.figure.axes
     bold = [text for text in axes.texts if text.get_weight() == "bold"]
     assert [text.get_text() for text in bold] == ["n7", "n8"]

@@ -260,7 +260,7 @@ def test_the_average_is_saved_without_a_validation():
     [
         ({"accumulate": 0}, "accumulate must be an integer of at least 1, not 0"),
         ({"ema_decay": 1.0}, "ema_decay must be >= 0 and < 1, not 1.0"),
-        ({"ema_decay": 0.9, "optimizer": "asgd"}, "ema_decay is not for asgd, which averages"),
+        ({"ema_decay": 0.9, "optimizer": "asgd"}, "ema_decay and asgd both average the"),
     ],
 )
 def test_options_out_of_range(options, message):

@@ -101,8 +101,8 @@ def test_a_model_can_cut_batches_of_its_own():
 @pytest.mark.parametrize(
     ("given", "processes", "message"),
     [
-        (1, 2, "2 processes cannot share 1 shard: start one, or train anew"),
-        (4, 8, "8 processes cannot share 4 shards: start 1, 2 or 4 processes, or train anew"),
+        (1, 2, "2 processes cannot share 1 shard: start one, or start a new training"),
+        (4, 8, "8 processes cannot share 4 shards: start 1, 2 or 4 processes, or start a new"),
         (6, 2, r"shards must be a power of two \(1, 2, 4, ...\), not 6"),
         (4, 3, "3 processes cannot share the shards .* start 2 or 4 processes"),
     ],

@@ -236,7 +236,7 @@ class ModelDirectory:
             os.close(folder.open(self.metrics.name, os.O_WRONLY | os.O_CREAT))
             folder.make_folder(self.checkpoint.parent.name)
             with Folder.within(self.path, self.checkpoint.parent) as checkpoint:
-                # From here on it is recognised as ours, even if the removal is interrupted.
+                # From here on it is recognized as ours, even if the removal is interrupted.
                 checkpoint.remove(self.checkpoint.name)
                 for file in (self.weights, self.tokenizer, self.config):
                     folder.remove(file.name)

@@ -47,13 +47,25 @@ app = typer.Typer(
     help="Recurrent networks: train a model on files, evaluate it, use it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-for _command in (
-    train, evaluate, predict, generate, score, serve, info, plot, quantize, export, import_,
-):  # fmt: skip
+_COMMANDS = {
+    train: "Train a language model, or with --task another kind of model.",
+    evaluate: "Evaluate a model on files: its loss, and the figures of its task.",
+    predict: "Print a label, tags, a translation or a forecast for each input.",
+    generate: "Generate text from a language model, streamed to the terminal.",
+    score: "Print the log-probability of each line under a language model.",
+    serve: "Serve models over HTTP, to clients of OpenAI's interface.",
+    info: "Print what a model directory contains.",
+    plot: "Plot a language model: losses, embeddings, states and gates.",
+    quantize: "Write a copy of a model directory with weights in 8 bits.",
+    export: "Write a model in a format that other programs read.",
+    import_: "Make a model directory of a Keras, PyTorch or ONNX model.",
+}
+for _command, _short in _COMMANDS.items():
     # Typer keeps the line ends of a docstring; a paragraph should fill the terminal's lines.
     _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
     _help = "\n\n".join(" ".join(p.split()) for p in _paragraphs)
-    app.command(_command.__name__.rstrip("_"), cls=Command, help=_help)(_command)
+    _name = _command.__name__.rstrip("_")
+    app.command(_name, cls=Command, help=_help, short_help=_short)(_command)
 
 
 def _show_version(requested: bool) -> None:

@@ -42,7 +42,7 @@ def cell_of(value: str) -> str | Cell:
 
 
 def _run(path: Path) -> ModuleType:
-    """The module of a Python file, which may import its neighbours."""
+    """The module of a Python file, which may import its neighbors."""
     if not path.is_file():
         raise ValueError(f"{path}: no such file; give a custom cell as FILE.py:NAME")
     spec = importlib.util.spec_from_file_location(_MODULE, path)

@@ -59,7 +59,7 @@ def generate(
     temperature: Annotated[
         float,
         typer.Option(
-            help="Below 1 favours likely tokens, above 1 unlikely ones; 0 always takes the most "
+            help="Below 1 favors likely tokens, above 1 unlikely ones; 0 always takes the most "
             "likely."
         ),
     ] = 1.0,

@@ -26,6 +26,7 @@ from anaphora.models import LanguageModel
 from anaphora.plot import (
     Diagram,
     Picture,
+    batching,
     cell,
     losses,
     read,
@@ -47,11 +48,12 @@ class Name(StrEnum):
     TEXT = "text"
     CELL = "cell"
     UNROLLED = "unrolled"
+    BATCHING = "batching"
 
 
 _READING = (Name.STATES, Name.GATES, Name.TEXT)
-_OF_A_TEXT = (*_READING, Name.UNROLLED)
-_DIAGRAMS = (Name.CELL, Name.UNROLLED)  # SVG, without matplotlib
+_OF_A_TEXT = (*_READING, Name.UNROLLED, Name.BATCHING)
+_DIAGRAMS = (Name.CELL, Name.UNROLLED, Name.BATCHING)  # SVG, without matplotlib
 _MAX_STEPS = 8  # of an unrolled network
 
 
@@ -72,7 +74,7 @@ def plot(
     value: Annotated[
         str | None,
         typer.Option(
-            help="The state or gate that colours the text, with its layer, such as c_l0 or f_l1.",
+            help="The state or gate that colors the text, with its layer, such as c_l0 or f_l1.",
             show_default="the last state of the last layer",
         ),
     ] = None,
@@ -89,14 +91,12 @@ def plot(
             "vary most; selective, that respond to few tokens; or numbers: 3,17."
         ),
     ] = "similar",
-    max_units: Annotated[
-        int, typer.Option(min=1, help="The number of active or selective units at most.")
-    ] = 24,
+    max_units: Annotated[int, typer.Option(min=1, help="Maximum of such units.")] = 24,
     words: Annotated[
         list[str] | None,
         typer.Option(
             "--word",
-            help="A token whose nearest neighbours the embeddings picture shows. May be repeated.",
+            help="A token whose nearest neighbors the embeddings picture shows. May be repeated.",
             show_default="the first 120 tokens of the vocabulary",
         ),
     ] = None,
@@ -104,10 +104,12 @@ def plot(
         list[Path] | None,
         typer.Option(
             metavar="DIR",
-            help="Another model directory, to compare its losses. May be repeated.",
+            help="Show the losses of this model too. May be repeated.",
             show_default=False,
         ),
     ] = None,
+    batch_size: Annotated[int, typer.Option(min=1, help="Streams in the batching picture.")] = 3,
+    window: Annotated[int, typer.Option(min=1, help="Steps of its windows.")] = 6,
     format: Annotated[
         Literal["png", "svg"],
         typer.Option(help="The format; of diagrams, SVG."),
@@ -119,13 +121,14 @@ def plot(
     weights: Weights = None,
     as_json: Annotated[bool, typer.Option("--json", help=JSON_HELP)] = False,
 ) -> None:
-    """Plot a language model: its losses and embeddings, and its states and gates over a text.
+    """Plot a language model: losses, embeddings, and states and gates over a text.
 
-    Writes losses, embeddings and, with --text, states, gates and text (coloured by one unit), each
-    to a file. Needs the extra "plot"; the diagrams do not: cell, the equations of the model's cell,
-    and unrolled, its layers as they read the text.
+    Writes losses, embeddings and, with --text, states, gates and text (colored by one unit), each
+    to a file. Needs the extra "plot"; the diagrams do not: cell, the equations of the model's cell;
+    unrolled, its layers as they read the text; and batching, how a training cuts the text into
+    streams and windows.
 
-    With --json, one line: files (by picture), value and unit (of the coloured text), nearest
+    With --json, one line: files (by picture), value and unit (of the colored text), nearest
     (tokens with cosines, for each --word).
     """
     output = Output(as_json)
@@ -165,10 +168,12 @@ def plot(
                 found |= {"value": reading.value, "unit": reading.unit}
             if Name.CELL in chosen:
                 diagrams[Name.CELL] = cell(model.recurrent)
-            if text is not None and Name.UNROLLED in chosen:
-                diagrams[Name.UNROLLED] = _unrolled(
-                    model, tokens(tokenizer, tokenizer.encode(text))
-                )
+            if text is not None and set(chosen).intersection((Name.UNROLLED, Name.BATCHING)):
+                pieces = tokens(tokenizer, tokenizer.encode(text))
+                if Name.UNROLLED in chosen:
+                    diagrams[Name.UNROLLED] = _unrolled(model, pieces)
+                if Name.BATCHING in chosen:
+                    diagrams[Name.BATCHING] = batching(pieces, batch_size=batch_size, window=window)
         for name, checked in made.items():
             if not _is_finite(checked.data):
                 raise ArtifactError(
@@ -185,8 +190,8 @@ def plot(
                 place.remove_link(file)  # never write through a link
             files[name] = str(picture.save(folder / file))
             output.say(f"wrote {files[name]}")
-        for word, neighbours in found.get("nearest", {}).items():
-            near = ", ".join(f"{label!r} {cosine:.2f}" for label, cosine in neighbours)
+        for word, neighbors in found.get("nearest", {}).items():
+            near = ", ".join(f"{label!r} {cosine:.2f}" for label, cosine in neighbors)
             output.say(f"nearest to {word!r}: {near}")
         output.emit({"files": files, **found})
 

@@ -47,8 +47,8 @@ def products_in(precision: str, *models: Any) -> Iterator[None]:
             check_matmul_precision(precision, one.dtype)
             if one.weights == "int8" and precision == "bfloat16":
                 raise ValueError(
-                    "--matmul-precision bfloat16 excludes --weights int8, which a quantized "
-                    "directory has by default: omit one, or give --weights float32"
+                    "--matmul-precision bfloat16 cannot be combined with --weights int8, the "
+                    "default of a quantized directory: omit one, or give --weights float32"
                 )
     with engine.matmul_precision(precision):
         if notice := matmul_precision_notice():

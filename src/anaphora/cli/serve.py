@@ -209,6 +209,8 @@ def _named(given: str) -> tuple[str, Path]:
     name, separator, directory = given.partition("=")
     if separator and name and not Path(given).exists():
         if not re.fullmatch(r"[\w.:/-]+", name):
-            raise ValueError(f"the name {name!r:.80} of a model has characters other than words")
+            raise ValueError(
+                f"model name {name!r:.80}: expected letters, digits and the characters . : / - _"
+            )
         return name, Path(directory)
     return Path(given).resolve().name, Path(given)

@@ -253,7 +253,7 @@ def _temporary_folder(out: Path) -> Iterator[str]:
 def _start(path: Path | None, extend: bool, new: bool) -> Start | None:
     """The model to start from, if there is one."""
     if extend and new:
-        raise ValueError("give one of --extend-vocabulary and --new-vocabulary")
+        raise ValueError("--extend-vocabulary and --new-vocabulary exclude each other; omit one")
     if path is None:
         if extend or new:
             raise ValueError(

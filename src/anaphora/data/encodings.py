@@ -78,7 +78,7 @@ def open_bytes(path: Path, name: str) -> Iterator[BinaryIO]:
     """Open a file to read its bytes; one compressed with gzip is decompressed.
 
     Args:
-        path: The file. Compression is recognised by its bytes, not by its name.
+        path: The file. Compression is recognized by its bytes, not by its name.
         name: Its name in messages.
 
     Raises:

@@ -13,7 +13,7 @@ __all__ = ["FORMATS", "Format", "format_of", "kind_of"]
 Kind = Literal["table", "series", "tagged", "text"]
 
 DATASET_MARKERS = ("state.json", "dataset_dict.json", "dataset_info.json")
-SAMPLE = 1 << 20  # bytes of a first line by which a table of series is recognised
+SAMPLE = 1 << 20  # bytes of a first line by which a table of series is recognized
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ FORMATS = {
     "jsonl": Format("table", (".jsonl", ".ndjson", ".json")),
     "parquet": Format("table", (".parquet",)),
     "arrow": Format("table", (".arrow",)),
-    "dataset": Format("table"),  # a folder, recognised by its contents
+    "dataset": Format("table"),  # a folder, recognized by its contents
     "ts": Format("series", (".ts",)),
     "arff": Format("series", (".arff",)),
     "npy": Format("series", (".npy",)),
     "npz": Format("series", (".npz",)),
-    "ucr": Format("series"),  # a .tsv file, recognised by its first line
+    "ucr": Format("series"),  # a .tsv file, recognized by its first line
     "conllu": Format("tagged", (".conllu", ".conllup")),
     "columns": Format("tagged", (".conll", ".iob", ".iob2", ".bio")),
 }

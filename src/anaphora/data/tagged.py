@@ -43,7 +43,7 @@ def read_tagged(
     - CoNLL-U (Nivre et al. 2020) and CoNLL-X: a line is a word with its ten columns, separated by
       tabs, the first its number. Comments (#), multiword tokens (3-4) and empty nodes (5.1) are
       skipped. By default the word is the column ``FORM``, the tag ``UPOS``. The format is
-      recognised by these columns, whatever the file's name; the first line of CoNLL-U Plus may
+      recognized by these columns, whatever the file's name; the first line of CoNLL-U Plus may
       name others.
     - Other column files, such as those of CoNLL-2000, 2002 and 2003: by default the word is the
       first column, the tag the last, and white space (spaces and tabs) separates them. Lines that
@@ -61,7 +61,7 @@ def read_tagged(
         tag_column: The column of the tags.
         separator: What separates columns, or ``whitespace``, ``tab``, ``space`` or ``comma``.
         encoding: The encoding of the files.
-        format: A key of `FORMATS`; None recognises it by the columns.
+        format: A key of `FORMATS`; None recognizes it by the columns.
         places: Filled with the place where each tag first occurs.
 
     Returns:

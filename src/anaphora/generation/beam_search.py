@@ -78,7 +78,7 @@ def beam_search(
     `log_probability / length ** length_penalty`. A row is done when it has K of them, and no
     unfinished sequence has a better score than the last of these K.
 
-    Ties are broken in favour of the sequence with the better prefix, then of the lower id, so that
+    Ties are broken in favor of the sequence with the better prefix, then of the lower id, so that
     every run gives the same result. The model runs in evaluation mode.
 
     Args:

@@ -26,7 +26,7 @@ class Sampler:
         nucleus:  of those, keep the smallest set of most likely tokens that reaches top_p
         id = the first kept token at which the cumulative probability exceeds a uniform number
 
-    Ties are broken in favour of the lower id. Top-k and nucleus always keep at least one token.
+    Ties are broken in favor of the lower id. Top-k and nucleus always keep at least one token.
     "Before" means everything that the model has read, including the prompt. The result is that of
     Hugging Face's logits processors, in their order.
 
@@ -35,7 +35,7 @@ class Sampler:
     2020, "The Curious Case of Neural Text Degeneration".
 
     Args:
-        temperature: Divides the logits. 1 is the model's own distribution; lower values favour
+        temperature: Divides the logits. 1 is the model's own distribution; lower values favor
             likely tokens, higher ones unlikely tokens; 0 always takes the most likely token.
         top_k: Number of tokens to sample from; 0 keeps all.
         top_p: Probability that the nucleus reaches, above 0 and at most 1; 1 keeps all tokens.

@@ -174,7 +174,7 @@ def log_probabilities(logits: Array) -> Array:
 
 
 def most_likely(scores: Array, count: int) -> list[int]:
-    """The ids with the largest scores, in descending order; ties in favour of the lower id.
+    """The ids with the largest scores, in descending order; ties in favor of the lower id.
 
     >>> most_likely(np.array([0.1, 0.5, 0.5, 0.2]), 3)
     [1, 2, 3]

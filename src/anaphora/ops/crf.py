@@ -98,7 +98,7 @@ def crf_decode(
 ) -> NDArray[np.int64]:
     """The path with the highest score, as defined in `crf_loss`, by Viterbi's algorithm.
 
-    It has no gradient. Ties are broken in favour of the first tag.
+    It has no gradient. Ties are broken in favor of the first tag.
 
     Args:
         emissions: [T, B, C].

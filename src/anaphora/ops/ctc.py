@@ -46,7 +46,7 @@ def ctc_loss(
         reduction: "mean" divides each loss by its number of labels (at least 1) and takes the mean
             over the rows, as in PyTorch; "sum"; or "none": [B].
         impossible: How to handle a row whose target has no alignment, because it has too few
-            steps (one per label, and one between equal neighbours) or probability 0: "raise"
+            steps (one per label, and one between equal neighbors) or probability 0: "raise"
             refuses it, "infinity" makes its loss infinite, "zero" 0. Its gradient is 0 then.
 
     Raises:
@@ -126,7 +126,7 @@ def _explained(
     repeats = int((labels[1:] == labels[:-1]).sum())
     if steps < count + repeats:
         reason = (
-            f"{count} labels with {repeats} equal neighbours need {count + repeats} steps, and it "
+            f"{count} labels with {repeats} equal neighbors need {count + repeats} steps, and it "
             f"has {steps}"
         )
     else:

@@ -1,4 +1,4 @@
-"""Embeddings: projections to a plane, nearest neighbours, and analogies."""
+"""Embeddings: projections to a plane, nearest neighbors, and analogies."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def nearest(
         vectors: [V, E].
         labels: One for each vector.
         label: The label to compare with.
-        count: The number of neighbours.
+        count: The number of neighbors.
 
     Returns:
         The labels and their cosine similarities, the nearest first.
@@ -108,7 +108,7 @@ def embeddings(
     labels: Sequence[str],
     words: Sequence[str] = (),
     *,
-    neighbours: int = 6,
+    neighbors: int = 6,
     max_labels: int = 120,
 ) -> Picture:
     """Plot embeddings in the plane of their first two principal components.
@@ -116,9 +116,9 @@ def embeddings(
     Args:
         vectors: [V, E], such as ``model.embedding.weight``.
         labels: One for each vector.
-        words: Labels to show, each connected to its nearest neighbours in all E dimensions; if
+        words: Labels to show, each connected to its nearest neighbors in all E dimensions; if
             empty, the first labels are shown.
-        neighbours: The number of neighbours of each word.
+        neighbors: The number of neighbors of each word.
         max_labels: The maximum number of labels if no words are given.
 
     Returns:
@@ -129,18 +129,18 @@ def embeddings(
         ValueError: the shapes do not match, labels are not distinct, or a word is not a label.
 
     >>> vectors = np.random.default_rng(0).normal(size=(5, 3))
-    >>> picture = embeddings(vectors, list("abcde"), ["c"], neighbours=2)
+    >>> picture = embeddings(vectors, list("abcde"), ["c"], neighbors=2)
     >>> len(picture.data["labels"]), picture.data["coordinates"].shape
     (3, (3, 2))
     """
     matrix = _matrix(vectors, "embeddings")
     if len(set(labels)) < len(labels):
         raise ValueError("embeddings: a label occurs twice; labels must be distinct")
-    found = {word: nearest(matrix, labels, word, neighbours) for word in words}
+    found = {word: nearest(matrix, labels, word, neighbors) for word in words}
     shown = list(labels[:max_labels])
     if words:
-        with_neighbours = [[word, *(label for label, _ in found[word])] for word in words]
-        shown = list(dict.fromkeys(label for group in with_neighbours for label in group))
+        with_neighbors = [[word, *(label for label, _ in found[word])] for word in words]
+        shown = list(dict.fromkeys(label for group in with_neighbors for label in group))
     places = [_number(labels, label, "embeddings") for label in shown]
     if len(places) < 2 or matrix.shape[1] < 2:
         raise ValueError(

@@ -74,7 +74,7 @@ def graph(tensor: Tensor, module: Module | None = None) -> Graph:
     """The graph that backward traverses: operations, their inputs, and shapes.
 
     Boxes are leaf Tensors (with the names of parameters), ellipses are operations; arrows between
-    operations are labelled with shapes.
+    operations are labeled with shapes.
 
     Args:
         tensor: The result, such as a loss.

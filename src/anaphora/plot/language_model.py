@@ -131,7 +131,7 @@ def token_embeddings(
     Args:
         model: The model.
         tokenizer: The tokenizer that it was trained with.
-        words: Tokens to show with their nearest neighbours; if empty, the first tokens.
+        words: Tokens to show with their nearest neighbors; if empty, the first tokens.
 
     Raises:
         ValueError: a word is not a token of the vocabulary.

@@ -24,7 +24,7 @@ CHOICES = ("all", "similar", "active", "selective")
 _MAX_UNITS = 24  # of those that are chosen for what they do
 _MAX_NAMED = 32  # rows of a heat map that are numbered individually
 _MAX_LINES = 7  # units plotted as lines, one color each; more are a heat map
-_MAX_LABELS = 100  # steps that are labelled individually
+_MAX_LABELS = 100  # steps that are labeled individually
 _INCHES_PER_STEP = 0.11
 _LINE, _BAR = 0.21, 0.1  # the heights of a line of text and of a bar of colors, in inches
 
@@ -374,7 +374,7 @@ def attention(
 
     def render(figure: Figure) -> None:
         axes = figure.subplots()
-        image = axes.imshow(matrix, cmap="viridis", vmin=0, vmax=max(1.0, float(matrix.max())))
+        image = axes.imshow(matrix, cmap="Blues", vmin=0, vmax=max(1.0, float(matrix.max())))
         if source is not None:
             labels = [shown_token(token) for token in source]
             rotation = 90 if max(map(len, labels)) > 2 else 0

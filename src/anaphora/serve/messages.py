@@ -301,7 +301,7 @@ class Switch(Message):
     Attributes:
         value: The state or gate.
         unit: The number of its unit.
-        contrast: The part of its range in the text by which the span is above its neighbours, or
+        contrast: The part of its range in the text by which the span is above its neighbors, or
             below them if negative.
     """
 

@@ -19,8 +19,8 @@ class Switch(NamedTuple):
         value: The state or gate.
         unit: The number of its unit.
         contrast: The part of its range by which the span is above (positive) or below (negative)
-            its neighbours.
-        threshold: The value halfway between the span and its neighbours.
+            its neighbors.
+        threshold: The value halfway between the span and its neighbors.
     """
 
     value: str

@@ -402,7 +402,7 @@ class Tensor(Methods):
         return f"{text[:-1]}, requires_grad=True)" if self.requires_grad else text
 
     def _repr_html_(self) -> str:
-        """Shape and statistics, and the numbers, coloured."""
+        """Shape and statistics, and the numbers, colored."""
         kind = ", requires gradient" if self.requires_grad else ""
         summary = f"<b>{type(self).__name__}</b> {notebook.shape(self._data)}, {self.dtype}{kind}"
         if not self.size:

@@ -369,6 +369,6 @@ def check_counts(options: ForecasterOptions, series: Sequence[TimeSeries]) -> No
         for row, column in np.argwhere(wrong)[:1]:
             raise DataError(
                 f"{one.name}: {one.target_names[column]!r} is {one.targets[row, column]:g} at "
-                f"{shown(one.times[row])}; the distribution {options.distribution!r} is of counts "
-                "0, 1, 2, ...: take 'student_t'"
+                f"{shown(one.times[row])}; the distribution {options.distribution!r} is for counts "
+                "0, 1, 2, ...: use 'student_t'"
             )

@@ -104,7 +104,7 @@ class LanguageModelOptions(TextOptions, LanguageModelBody, TaskOptions, StreamTr
                 if given and not getattr(self, switch):
                     raise ValueError(f"{name} is for {switch}, which is off: give {switch} too")
         if self.cache and self.dynamic_evaluation:
-            raise ValueError("cache and dynamic_evaluation cannot be combined; give one of them")
+            raise ValueError("cache and dynamic_evaluation cannot be combined; omit one")
         check_format(self.format, ("table",))
 
 

@@ -321,7 +321,7 @@ class TrainingOptions(Options):
                 f"{self.evaluate_every}: between averages there are no common weights"
             )
         if self.ema_decay and self.optimizer == "asgd":
-            raise ValueError("ema_decay is not for asgd, which averages weights itself: give one")
+            raise ValueError("ema_decay and asgd both average the weights: omit one of them")
         if self.momentum and self.optimizer not in ("sgd", "rmsprop"):
             raise ValueError(f"momentum is for sgd and rmsprop, not for {self.optimizer}")
         if self.lazy_rows and self.optimizer not in ("adam", "adamw"):

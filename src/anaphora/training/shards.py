@@ -49,7 +49,7 @@ def check_shards(shards: int, processes: int) -> None:
     >>> check_shards(4, 8)
     Traceback (most recent call last):
         ...
-    ValueError: 8 processes cannot share 4 shards: start 1, 2 or 4 processes, or train anew...
+    ValueError: 8 processes cannot share 4 shards: start 1, 2 or 4 processes, or start a new...
     """
     if not is_power_of_two(processes):
         near = 1 << processes.bit_length()
@@ -64,7 +64,7 @@ def check_shards(shards: int, processes: int) -> None:
         names = f"{', '.join(fitting[:-1])} or {fitting[-1]} processes" if shards > 1 else "one"
         raise ValueError(
             f"{processes} processes cannot share {shards} shard{'s' * (shards > 1)}: start {names}"
-            ", or train anew with shards a power of two and a multiple of the processes"
+            ", or start a new training with shards a power of two and a multiple of the processes"
         )
 
 

@@ -80,6 +80,6 @@ def read_series(
     known = [suffix for one in FORMATS.values() if one.kind == "series" for suffix in one.suffixes]
     name = "standard input" if os.fspath(path) == "-" else os.fspath(path)
     raise DataError(
-        f"{name} is not recognised as a file of series; expected a file named {', '.join(known)} "
+        f"{name} is not recognized as a file of series; expected a file named {', '.join(known)} "
         "or, of the UCR archive, .tsv; or give the format"
     )

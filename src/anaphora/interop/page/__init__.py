@@ -30,7 +30,7 @@ def export(model: Any, path: Path) -> Exported:
 
     The page is one file that needs no server and asks for no other: the model's C code, compiled
     to WebAssembly, is in it. It shows the probabilities of the next character while you type, and
-    colours the text by a unit. A model that computes with int8 weights has these in the page, at
+    colors the text by a unit. A model that computes with int8 weights has these in the page, at
     about 1.5 bytes a weight.
 
     Args:
