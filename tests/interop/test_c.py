@@ -193,11 +193,14 @@ def pointer(array):
     return ctypes.c_void_p(array.ctypes.data)
 
 
-@pytest.fixture(scope="module", params=["cc -O2", "cc -O3 -march=native", "clang -O2"])
+@pytest.fixture(scope="module", params=[
+        "cc -O2", "cc -O3 -march=native", "cc -Os", "clang -O2", "clang -O3 -march=native",
+    ],
+)  # fmt: skip
 def library(request, exported):
     compiler, *options = request.param.split()
     tool(compiler)
-    if "-O3" in options and not ALL:
+    if "-O2" not in options and not ALL:
         pytest.skip("ANAPHORA_ALL_CASES=1 compiles with more options too")
     path = exported.folder / f"{request.param.replace(' ', '')}.so"
     command = [compiler, *options, *STRICT, "-shared", "-fPIC", *exported.files(), "-o", str(path)]
@@ -258,8 +261,11 @@ int main(void)
 
 
 @pytest.mark.parametrize("name", ["lstm", "functions", "keywords", "writer"])
-@pytest.mark.parametrize("weights", WEIGHTS)
-def test_on_aarch64(exported, name, weights):
+@pytest.mark.parametrize(
+    ("weights", "options"),
+    [("float32", ""), ("int8", ""), ("int8", "-march=armv8.2-a+dotprod")],
+)
+def test_on_aarch64(exported, name, weights, options):
     compiler = tool("aarch64-linux-gnu-gcc", "qemu-aarch64-static")
     name = f"{name}_{weights}"
     network = exported.networks[name]
@@ -273,7 +279,8 @@ def test_on_aarch64(exported, name, weights):
         )
     )  # fmt: skip
     program = exported.folder / f"arm_{name}"
-    command = [compiler, "-O2", *STRICT, "-static", *exported.files([name]), str(main)]
+    command = [compiler, "-O2", *options.split(), *STRICT, "-static", *exported.files([name])]
+    command.append(str(main))
     compile_all([*command, "-o", str(program)], "aarch64")
     done = subprocess.run(
         ["qemu-aarch64-static", str(program)], input=exported.inputs[name].tobytes(),
@@ -313,7 +320,7 @@ fs.writeSync(1, out);
             "",
             ("gru_int8", "functions_float32", "functions_int8", "keywords_float32", "writer_int8"),
         ),
-        ("-msimd128", ("writer_float32",)),
+        ("-msimd128", ("writer_float32", "writer_int8", "functions_int8")),
     ],
 )
 def test_in_wasm(exported, options, names):

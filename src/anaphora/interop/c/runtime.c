@@ -11,11 +11,12 @@
 
 /* section int8: */
 /* a * b + c in one rounding everywhere, and no other operation is fused with one beside it: so all
-   compilers and processors round the same numbers to the same integers. */
+   compilers and processors round the same numbers to the same integers. (GCC 12 vectorizes neighbors of
+   alternating signs as fused operations, whatever fp-contract is.) */
 #if defined(__clang__)
 #pragma STDC FP_CONTRACT OFF
 #elif defined(__GNUC__)
-#pragma GCC optimize("fp-contract=off")
+#pragma GCC optimize("fp-contract=off", "no-tree-slp-vectorize")
 #endif
 #if defined(__FP_FAST_FMAF) || defined(__FMA__) || defined(__ARM_FEATURE_FMA)
 #define MODEL_MULTIPLY_ADD(a, b, c) __builtin_fmaf(a, b, c)
@@ -140,30 +141,120 @@ MODEL_INLINE void model_product(const float *restrict weight, const float *restr
 }
 
 /* section int8_product: bits */
-/* sums[N] of a block [K, N]. Two products of numbers up to 127 fit into 16 bits. */
-MODEL_INLINE void model_block(const int8_t *restrict weight, const int16_t *restrict integers,
-                              int32_t *restrict sums, int K, int N)
+/* Weights of 8 bits are stored in blocks of 64 outputs, of the last block the rest: of four inputs those
+   of each output, [K / 4, 64, 4], with zeros where K is no multiple of 4. Integers are -127 to 127, and
+   their sums exact, so that every processor may add them in its own way: to a register of MODEL_LANES
+   sums, model_add adds the products of four weights each with the same four integers. */
+#if defined(__AVX512F__) && defined(__AVX512VNNI__)
+#include <immintrin.h>
+#define MODEL_LANES 16
+#define MODEL_OFFSET 128 /* of the weights, as one factor has no sign; the sums begin with less */
+typedef __m512i model_sums;
+#define MODEL_ALL(number) _mm512_set1_epi32(number)
+MODEL_INLINE model_sums model_add(model_sums sums, const int8_t *weight, model_sums four)
 {
-    int k = 0;
-    for (int n = 0; n < N; n++)
-        sums[n] = 0;
-    for (; k + 1 < K; k += 2) {
-        const int8_t *restrict w = weight + k * N;
-        const int16_t first = integers[k], second = integers[k + 1];
-        for (int n = 0; n < N; n++) {
-            const int16_t pair = (int16_t)(first * w[n] + second * w[N + n]);
-            sums[n] += pair;
-        }
-    }
-    for (int n = 0; n < N && k < K; n++)
-        sums[n] += (int32_t)integers[k] * weight[k * N + n];
+    const __m512i sign = _mm512_set1_epi8(-128);
+    return _mm512_dpbusd_epi32(sums, _mm512_xor_si512(_mm512_loadu_si512(weight), sign), four);
 }
 
-/* y[N] = weight x, for a weight of 8 bits with a scale for each output, that is stored in blocks of
-   64 outputs, [K, 64] each; the last block has the rest. x gets a scale of its own; integers[K] is
-   for its integers. */
+#elif defined(__ARM_FEATURE_DOTPROD) && !defined(__ARM_BIG_ENDIAN)
+#include <arm_neon.h>
+#define MODEL_LANES 4
+typedef int32x4_t model_sums;
+#define MODEL_ALL(number) vdupq_n_s32(number)
+MODEL_INLINE model_sums model_add(model_sums sums, const int8_t *weight, model_sums four)
+{
+    return vdotq_s32(sums, vld1q_s8(weight), vreinterpretq_s8_s32(four));
+}
+
+#elif defined(__GNUC__) && (defined(__SSE2__) || defined(__ARM_NEON) || defined(__wasm_simd128__)) \
+    && !defined(__ARM_BIG_ENDIAN)
+#if defined(__AVX512BW__)
+#define MODEL_LANES 16
+#elif defined(__AVX2__)
+#define MODEL_LANES 8
+#else
+#define MODEL_LANES 4
+#endif
+typedef int32_t model_sums __attribute__((vector_size(4 * MODEL_LANES), aligned(4), may_alias));
+typedef int16_t model_halves __attribute__((vector_size(4 * MODEL_LANES), aligned(4), may_alias));
+#define MODEL_ALL(number) ((model_sums){0} + (number))
+/* Two products fit into 16 bits. */
+MODEL_INLINE model_sums model_add(model_sums sums, const int8_t *weight, model_sums four)
+{
+    const model_halves w = *(const model_halves *)weight, x = (model_halves)four;
+    const model_sums pairs = (model_sums)(((w << 8) >> 8) * ((x << 8) >> 8) + (w >> 8) * (x >> 8));
+    return sums + ((pairs << 16) >> 16) + (pairs >> 16);
+}
+
+#else
+#define MODEL_LANES 1
+#endif
+
+#if !defined(MODEL_OFFSET)
+#define MODEL_OFFSET 0
+#endif
+#if MODEL_LANES > 1
+typedef int32_t __attribute__((may_alias)) model_word;
+
+#define MODEL_SUM(n) \
+    if (count > n) \
+        s##n = model_add(s##n, weight + 4 * (k * N + n * MODEL_LANES), four);
+#define MODEL_STORE(n) \
+    if (count > n) \
+        __builtin_memcpy(sums + n * MODEL_LANES, &s##n, sizeof s##n);
+
+/* A few registers of sums; weight and sums begin at the first. K counts fours of inputs. */
+MODEL_INLINE void model_registers(const int8_t *restrict weight, const int8_t *restrict integers,
+                                  int32_t start, int32_t *restrict sums, int K, int N, int count)
+{
+    model_sums s0 = MODEL_ALL(start), s1 = s0, s2 = s0, s3 = s0;
+    for (int k = 0; k < K; k++) {
+        const model_sums four = MODEL_ALL(((const model_word *)(const void *)integers)[k]);
+        MODEL_SUM(0)
+        MODEL_SUM(1)
+        MODEL_SUM(2)
+        MODEL_SUM(3)
+    }
+    MODEL_STORE(0)
+    MODEL_STORE(1)
+    MODEL_STORE(2)
+    MODEL_STORE(3)
+}
+#endif
+
+/* sums[N] of a block [K, N, 4]. */
+MODEL_INLINE void model_block(const int8_t *restrict weight, const int8_t *restrict integers,
+                              int32_t start, int32_t *restrict sums, int K, int N)
+{
+    int n = 0;
+#if MODEL_LANES > 1
+    for (; n + 4 * MODEL_LANES <= N; n += 4 * MODEL_LANES)
+        model_registers(weight + 4 * n, integers, start, sums + n, K, N, 4);
+    if (n + MODEL_LANES <= N)
+        model_registers(weight + 4 * n, integers, start, sums + n, K, N, N / MODEL_LANES % 4);
+    n = N / MODEL_LANES * MODEL_LANES;
+    if (n < N && n > 0) { /* the last ones overlap those before them */
+        n = N - MODEL_LANES;
+        model_registers(weight + 4 * n, integers, start, sums + n, K, N, 1);
+        return;
+    }
+#else
+    (void)start;
+#endif
+    for (; n < N; n++) {
+        int32_t sum = 0;
+        for (int k = 0; k < K; k++)
+            for (int j = 0; j < 4; j++)
+                sum += integers[4 * k + j] * weight[4 * (k * N + n) + j];
+        sums[n] = sum;
+    }
+}
+
+/* y[N] = weight x, for a weight of 8 bits with a scale for each output. x gets a scale of its own;
+   integers are for those of x, as many as K in fours. */
 MODEL_INLINE void model_product(const int8_t *restrict weight, const float *restrict scales,
-                                const float *restrict x, int16_t *restrict integers,
+                                const float *restrict x, int8_t *restrict integers,
                                 float *restrict y, int K, int N)
 {
     int32_t largest_bits = 0;
@@ -179,21 +270,24 @@ MODEL_INLINE void model_product(const int8_t *restrict weight, const float *rest
         scale = largest / 127.0f;
         factor = 127.0f / largest;
     }
+    const int fours = (K + 3) / 4, rest = N % 64;
+    int32_t start = 0, sums[64];
     for (int k = 0; k < K; k++) { /* the low byte of 1.5 * 2^23 + n is n */
-        const float product = x[k] * factor;
-        const uint32_t byte = model_to_bits(product + 12582912.0f) & 255u;
-        integers[k] = (int16_t)((int32_t)(byte ^ 128u) - 128);
+        const uint32_t byte = model_to_bits(x[k] * factor + 12582912.0f) & 255u;
+        const int32_t integer = (int32_t)(byte ^ 128u) - 128;
+        integers[k] = (int8_t)integer;
+        start -= MODEL_OFFSET * integer;
     }
-    const int rest = N % 64;
-    int32_t sums[64];
+    for (int k = K; k < 4 * fours; k++)
+        integers[k] = 0;
     for (int n = 0; n < N - rest; n += 64) {
-        model_block(weight + n * K, integers, sums, K, 64);
+        model_block(weight + 4 * n * fours, integers, start, sums, fours, 64);
         for (int j = 0; j < 64; j++)
             y[n + j] = (float)sums[j] * (scale * scales[n + j]);
     }
     if (rest > 0) {
         const int n = N - rest;
-        model_block(weight + n * K, integers, sums, K, rest);
+        model_block(weight + 4 * n * fours, integers, start, sums, fours, rest);
         for (int j = 0; j < rest; j++)
             y[n + j] = (float)sums[j] * (scale * scales[n + j]);
     }

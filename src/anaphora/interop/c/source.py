@@ -157,11 +157,14 @@ class _Printer:
 
     def _weight(self, name: str, weight: Array) -> None:
         """A weight [N, K] for products."""
+        kind, inputs = "float", 1
         if self.network.int8:
             weight, scales = in_8_bits(weight)
             self._array(f"{name}_scales", scales)
-        blocks = [weight[n : n + _BLOCK].T.ravel() for n in range(0, len(weight), _BLOCK)]
-        kind = "int8_t" if self.network.int8 else "float"
+            kind, inputs = "int8_t", 4
+        blocks = [
+            _interleaved(weight[n : n + _BLOCK], inputs) for n in range(0, len(weight), _BLOCK)
+        ]
         self._array(name, np.concatenate(blocks), kind, aligned=True)
 
     def _product(self, name: str, weight: Array, x: str, y: str) -> str:
@@ -203,7 +206,7 @@ class _Printer:
         inputs, hidden, size = layer.sizes
         gates = len(layer.cell.input_gates) + len(layer.cell.recurrent_gates)
         floats = gates * hidden + ("weight_hr" in layer.weights) * hidden
-        quantized = 4 * _BLOCK + 2 * max(inputs, hidden, size)
+        quantized = 4 * _BLOCK + _fours(max(inputs, hidden, size))
         return 4 * floats + (quantized if self.network.int8 else 0)
 
     def _layer(self, k: int, layer: Layer) -> str:
@@ -222,7 +225,9 @@ class _Printer:
         if projects:
             lines.append(f"    float unprojected[{hidden}];")
         if self.network.int8:
-            lines.append(f"    int16_t integers[{max(inputs, hidden, size)}];")
+            lines.append(
+                f"    int8_t integers[{_fours(max(inputs, hidden, size))}] {self.upper}_ALIGNED;"
+            )
         for name, weight in layer.weights.items():
             if weight.size:
                 (self._weight if weight.ndim == 2 else self._array)(f"{name}_l{k}", weight)
@@ -372,8 +377,8 @@ class _Printer:
             if not net.tied:
                 self._weight(output, weight)
             if net.int8:
-                declared.append(f"    int16_t integers[{N}];")
-                used += 2 * N + 4 * _BLOCK
+                declared.append(f"    int8_t integers[{_fours(N)}] {self.upper}_ALIGNED;")
+                used += _fours(N) + 4 * _BLOCK
             body.append(self._product(output, weight, x, "y"))
             if bias is not None:
                 self._array("output_bias", bias)
@@ -410,7 +415,10 @@ class _Printer:
         self._weight("embedding", self.network.table)
         first = f"token / {_BLOCK} * {_BLOCK}"
         width = f"({V} - {first} < {_BLOCK} ? {V} - {first} : {_BLOCK})"
-        number = f"embedding[{first} * {size} + n * {width} + token % {_BLOCK}]"
+        at = f"{first} * {size} + n * {width} + token % {_BLOCK}"
+        if self.network.int8:
+            at = f"{first} * {_fours(size)} + (n / 4 * {width} + token % {_BLOCK}) * 4 + n % 4"
+        number = f"embedding[{at}]"
         if self.network.int8:
             number = f"(float){number}\n            * embedding_scales[token]"
         return f"embedded[n] = {number};"
@@ -420,6 +428,18 @@ class _Printer:
         return (
             f"const char *const {self.name}_labels[{len(lines)}] = {{\n" + "\n".join(lines) + "\n};"
         )
+
+
+def _fours(size: int) -> int:
+    """A number of inputs, rounded up to fours."""
+    return -(-size // 4) * 4
+
+
+def _interleaved(weight: Array, inputs: int) -> Array:
+    """A weight [N, K] as [K / inputs, N, inputs], with zeros where K is no multiple of them."""
+    N, K = weight.shape
+    padded = np.pad(weight, ((0, 0), (0, -K % inputs)))
+    return padded.reshape(N, -1, inputs).transpose(1, 0, 2).ravel()
 
 
 def _identifier(name: str) -> str:
