@@ -7,6 +7,7 @@ import math
 import os
 import shlex
 import sys
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import typer
@@ -47,7 +48,7 @@ app = typer.Typer(
     help="Recurrent networks: train a model on files, evaluate it, use it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-_COMMANDS = {
+_COMMANDS: dict[Callable[..., None], str] = {
     train: "Train a language model, or with --task another kind of model.",
     evaluate: "Evaluate a model on files: its loss, and the figures of its task.",
     predict: "Print a label, tags, a translation or a forecast for each input.",
