@@ -406,10 +406,14 @@ def test_ctrl_c_saves_once(command, tmp_path, mpi, number):
     wait_for(process, is_at(tmp_path / "model", 5))
     process.send_signal(number)
     out, errors = process.communicate(timeout=120)
-    assert process.returncode == 130, (out, errors)
-    assert out.count("interrupted (") == out.count("saved; continue with: ") == 1
     _, step = saved(tmp_path / "model")
-    assert f"interrupted ({step:,} steps" in out
+    if mpi == "mpich":
+        assert process.returncode == 130, (out, errors)
+        assert out.count("interrupted (") == out.count("saved; continue with: ") == 1
+        assert f"interrupted ({step:,} steps" in out
+    else:  # its launcher no longer prints what they write, and kills them after a second
+        assert process.returncode != 0
+        assert step >= 5
     goes_on(tmp_path, step + 5)
 
 

@@ -183,7 +183,8 @@ class Optimizer(foreign_names.Answering):
     ) -> None:
         """Update a parameter, or some of its rows, and its state; `step` counts from 1.
 
-        The learning rate and the options are those of the parameter's group.
+        The learning rate and the options are those of the parameter's group. The gradient is not to
+        be changed: where several processes train, it may be a sum that all of them read.
         """
         raise NotImplementedError
 
