@@ -27,7 +27,7 @@ from anaphora.models import (
     VectorToSequence,
 )
 from anaphora.models.decoder import Decoder
-from anaphora.models.reader import CharacterLayer
+from anaphora.models.reader import CharacterLayer, Reader
 from anaphora.models.sequences import SequenceToVector
 
 
@@ -153,6 +153,10 @@ def _to_model(module: nn.Module, place: str) -> Any:
             "the modules beside it"
         )
     forward = type(module).forward
+    if isinstance(module, Reader) and (type(module).read, type(module).embed) != (
+        Reader.read, Reader.embed
+    ):  # fmt: skip
+        return None
     if forward is SequenceToVector.forward and isinstance(module, SequenceToVector):
         return theirs.SequenceToVector(module.pooling)
     if forward is ConditionalLanguageModel.forward:
