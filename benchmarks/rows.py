@@ -97,7 +97,7 @@ ROWS: list[Work] = [
         ExportedBlock(f"exported to C, {cell.upper()} H {H}{in_8_bits}", cell, H, weights)
         for in_8_bits, weights in (("", "float32"), (", int8", "int8"))
         for cell in ("lstm", "gru")
-        for H in (8, 16, 20, 32, 40, 64)
+        for H in (8, 16, 20, 32, 40, 64, 128)
     ),
     _STREAMING,
     _LARGE_STREAMING,

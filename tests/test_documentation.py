@@ -36,7 +36,12 @@ EXTRAS = {
         "onnx.graph",
         "onnx.layers",
         "onnx.load",
+        "onnx.operations",
         "onnx.operators",
+        "operators.arithmetic",
+        "operators.layers",
+        "operators.registry",
+        "operators.shapes",
         "onnx.program",
         "onnx.quantized",
         "onnx.reading",
@@ -46,7 +51,7 @@ EXTRAS = {
     "sklearn": ("estimators", "estimators.forecaster", "estimators.sequences"),
     "sacrebleu": ("metrics.translation",),
     "starlette": ("serve",),
-    "torch": ("interop.torch",),
+    "torch": ("interop.torch", "torch.models", "torch.reading", "torch.traced", "torch.writing"),
 }
 NEEDED = {
     "from-keras.md": ("h5py", "keras", "torch"),

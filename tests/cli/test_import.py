@@ -96,6 +96,50 @@ def test_files_of_keras(tmp_path):
     np.testing.assert_allclose(theirs(x.swapaxes(0, 1)).data, expected, rtol=1e-5)
 
 
+def test_a_foreign_gru_that_resets_before_the_product(tmp_path):
+    """It becomes a directory, which is streamed and exported again."""
+    onnx = pytest.importorskip("onnx", reason="needs onnx (extra onnx)")
+    from anaphora.interop.onnx import load
+
+    rng, make = np.random.default_rng(4), onnx.helper
+    shapes = {"W": (1, 15, 3), "R": (1, 15, 5), "B": (1, 30), "V": (5, 2)}
+    arrays = {n: rng.normal(size=shape).astype("f") for n, shape in shapes.items()}
+    nodes = [
+        make.make_node("GRU", ["x", "W", "R", "B"], ["y3"], hidden_size=5),
+        make.make_node("Squeeze", ["y3", "one"], ["h"]),
+        make.make_node("MatMul", ["h", "V"], ["scores"]),
+        make.make_node("Softmax", ["scores"], ["y"], axis=-1),
+    ]
+    floats = onnx.TensorProto.FLOAT
+    graph = make.make_graph(
+        nodes, "g", [make.make_tensor_value_info("x", floats, ["T", "B", 3])],
+        [make.make_tensor_value_info("y", floats, ["T", "B", 2])],
+        [onnx.numpy_helper.from_array(a, n) for n, a in (arrays | {"one": np.array([1])}).items()],
+    )  # fmt: skip
+    opset = [make.make_opsetid("", 17)]
+    onnx.save(make.make_model(graph, opset_imports=opset, ir_version=8), tmp_path / "a.onnx")
+    run("import", tmp_path / "a.onnx", tmp_path / "out", "--task", "tag")
+    model = anaphora.load(tmp_path / "out")
+    assert model.cell == "gru_reset_before"
+    x = rng.normal(size=(7, 2, 3)).astype("f")
+    h, expected = np.zeros((2, 5)), []
+    W, R, B = (arrays[n][0] for n in "WRB")
+    for step in x:  # gates z r n; the standard's equations
+        z, r, n = np.split(step @ W.T + B[:15] + B[15:], 3, axis=-1)
+        z, r = (1 / (1 + np.exp(-a - h @ U.T)) for a, U in ((z, R[:5]), (r, R[5:10])))
+        h = (1 - z) * np.tanh(n + (r * h) @ R[10:].T) + z * h
+        expected.append(h @ arrays["V"])
+    np.testing.assert_allclose(model(x)[0].data, expected, rtol=1e-4, atol=1e-5)
+    session = model.session()
+    found = [session.feed(step) for step in x[:, 0]]
+    np.testing.assert_allclose(found, np.array(expected)[:, 0], rtol=1e-4, atol=1e-5)
+    run("export", tmp_path / "out", tmp_path / "b.onnx")
+    assert "GRU" in [node.op_type for node in onnx.load(tmp_path / "b.onnx").graph.node]
+    start = np.zeros((1, 2, 5), "f")
+    scores = np.asarray(load(tmp_path / "b.onnx")(x, np.array([7, 7]), start)[0])
+    np.testing.assert_allclose(scores, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_onnx_files_that_were_exported(model, tmp_path):
     """With their vocabulary, so that the directory is used like any other."""
     pytest.importorskip("onnx", reason="needs onnx (extra onnx)")

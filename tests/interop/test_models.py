@@ -115,6 +115,9 @@ def test_labels_and_tags_and_language_models():
     assert type(from_layers(layers, "tag")) is SequenceTagger
 
 
+RELU = ("relu", ())
+
+
 @pytest.mark.parametrize(
     ("layers", "message"),
     [
@@ -124,7 +127,10 @@ def test_labels_and_tags_and_language_models():
         ([nn.GRU(I, H), nn.LSTM(H, H), nn.Linear(H, 2)], "its recurrent layers differ in their c"),
         ([nn.GRU(I, H), nn.GRU(H, 2), nn.Linear(2, 2)], "its recurrent layers differ"),
         ([nn.LSTM(I, H, proj_size=2), nn.Linear(2, 2)], "layer 'l0' has a projection"),
-        ([nn.Recurrent(ResetBefore(), I, H), nn.Linear(H, 2)], "is a gru_reset_before_tanh_sigmoi"),
+        (
+            [nn.Recurrent(ResetBefore(RELU), I, H), nn.Linear(H, 2)],
+            "is a gru_reset_before_relu_sigmoi",
+        ),
         ([nn.GRU(I, H), nn.Linear(H, 2), function("tanh")], "its last activation is tanh"),
         ([nn.GRU(I, H), nn.Linear(H, 2)], "it does not say what its 2 outputs are; give the task"),
         (
@@ -337,6 +343,18 @@ def test_a_reset_before_the_product(bidirectional, check_gradients, rng):
         layer.load_state_dict(weights)
         numeric = (values[0] - values[1]) / 2e-6
         np.testing.assert_allclose((found * direction).sum(), numeric, rtol=1e-5, atol=1e-7)
+
+
+def test_a_reset_before_the_product_becomes_a_model():
+    layers = named(
+        nn.Embedding(V, I), recurrent(I, H, cell=ResetBefore(), bidirectional=True),
+        recurrent(2 * H, H, cell="gru_reset_before", bidirectional=True), nn.Linear(2 * H, 2),
+    )  # fmt: skip
+    model = from_layers(layers, "tag")
+    assert (model.cell, model.num_layers) == ("gru_reset_before", 2)
+    x, _ = ids()
+    expected = run(layers, x.T).swapaxes(0, 1)
+    np.testing.assert_allclose(model(x)[0].data, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_what_a_reset_before_the_product_records(rng):

@@ -10,6 +10,7 @@ onnx = pytest.importorskip("onnx")
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
 from anaphora.interop.onnx import OnnxError, OnnxModel, load, operators  # noqa: E402
+from anaphora.interop.onnx.operators import registry  # noqa: E402
 from anaphora.interop.onnx.reading import parse  # noqa: E402
 from anaphora.tensor import no_grad  # noqa: E402
 
@@ -47,8 +48,8 @@ X = np.ones((2, 3), np.float32)
 @pytest.fixture(autouse=True)
 def small_values(monkeypatch):
     """Values have at most 4 MiB, so that tests take little memory."""
-    assert operators.LARGEST <= 2**28
-    monkeypatch.setattr(operators, "LARGEST", 2**20)
+    assert registry.LARGEST <= 2**28
+    monkeypatch.setattr(registry, "LARGEST", 2**20)
 
 
 @pytest.mark.parametrize("data", [b"", b"\x08\x07", b"not a model", b"\xff" * 1000])

@@ -300,6 +300,7 @@ def test_lengths_and_layouts(random, tmp_path, layout):
         ("LSTM", {"input_forget": 1, "peepholes": True}, "lstm_tanh_sigmoid"),
         ("LSTM", {"activations": ["HardSigmoid", "Tanh", "Relu"]}, "lstm_tanh_hard_sigmoid_relu"),
         ("GRU", {"linear_before_reset": 1}, "gru"),
+        ("GRU", {}, "gru_reset_before"),
         ("GRU", {"linear_before_reset": 1, "activations": ["Sigmoid", "Elu"]}, "gru_elu_sigmoid"),
     ],
 )
@@ -319,6 +320,34 @@ def test_attributes_become_cells(random, tmp_path, operator, options, name):
     close(model(x)[0].data, expected)
     model.save(tmp_path / "model")
     close(anaphora.load(tmp_path / "model")(x)[0].data, expected)
+
+
+@pytest.mark.parametrize("channels", [False, True])
+def test_weights_in_8_bits_become_floats(random, tmp_path, channels):
+    """LSTMs that ONNX Runtime's tool has quantized, in both directions."""
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    b = Build()
+    y = b.merged(b.recurrent("LSTM", "x", E, D=2)[0], 2)
+    b.node("Softmax", b.linear(y, 2 * H, O), axis=-1, named=["y"])
+    path = b.save(tmp_path / "m.onnx", {"x": FEATURES}, "y")
+    quantize_dynamic(
+        path, tmp_path / "q.onnx", op_types_to_quantize=["LSTM"], per_channel=channels,
+        weight_type=QuantType.QInt8 if channels else QuantType.QUInt8,
+    )  # fmt: skip
+    assert "DynamicQuantizeLSTM" in [n.op_type for n in onnx.load(tmp_path / "q.onnx").graph.node]
+    with pytest.warns(UserWarning, match="its weights in 8 bits become the float32 numbers"):
+        model = load_model(tmp_path / "q.onnx", "tag")
+    exact = load_model(path, "tag")
+    for key, array in exact.state_dict().items():
+        if "recurrent.weight" in key:
+            error = np.abs(model.state_dict()[key] - array).max()
+            assert 0 < error <= (array.max() - array.min()) / 250
+        else:
+            np.testing.assert_array_equal(model.state_dict()[key], array)
+    x = random.normal(size=(9, 5, E)).astype("f")
+    (theirs,) = outputs(str(tmp_path / "q.onnx"), x=x)
+    np.testing.assert_allclose(softmax(model(x)[0].data), theirs, atol=0.02)
 
 
 def test_two_nodes_are_two_directions(random, tmp_path):
@@ -387,7 +416,7 @@ def no_linear(b):
 
 
 def resets_first(b):
-    b.linear(b.merged(b.recurrent("GRU", "x", E)[0]), H, O, named=["y"])
+    b.linear(b.merged(b.recurrent("GRU", "x", E, clip=2.0)[0]), H, O, named=["y"])
 
 
 def two_kinds(b):

@@ -11,10 +11,9 @@ torch = pytest.importorskip("torch", reason="needs PyTorch (extra peers)")
 from torch import nn as theirs  # noqa: E402
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
 
-from anaphora import nn  # noqa: E402
+from anaphora import models, nn  # noqa: E402
 from anaphora.artifact import ArtifactError  # noqa: E402
 from anaphora.interop import torch as interop  # noqa: E402
-from anaphora.models import LanguageModel  # noqa: E402
 from anaphora.tensor import Tensor  # noqa: E402
 
 T, B, I, H, V = 7, 4, 3, 5, 11
@@ -465,16 +464,126 @@ def test_sequences_of_ours_pass_outputs_on():
     back.load_state_dict({name: torch.tensor(a) for name, a in ours.state_dict().items()})
 
 
-def test_models_give_their_parts_and_weights():
-    model = LanguageModel(V, hidden_size=H, tied=True)
+def words(**options):
+    return {"hidden_size": H, "vocabulary_size": V, **options}
+
+
+MODELS = {
+    "language model": lambda **o: models.LanguageModel(**words(num_layers=2, tied=True, **o)),
+    "of GRUs": lambda **o: models.LanguageModel(**words(cell="gru", embedding_size=I, **o)),
+    "of simple cells": lambda **o: models.LanguageModel(**words(cell="rnn_relu", **o)),
+    "tagger": lambda **o: models.SequenceTagger(
+        3, hidden_size=H, input_size=I, num_layers=2, bidirectional=True, **o
+    ),
+    "speller": lambda **o: models.SequenceTagger(
+        **words(num_tags=3, num_characters=9, bidirectional=True, **o)
+    ),
+    "classifier": lambda **o: models.SequenceClassifier(
+        3, hidden_size=H, input_size=I, bidirectional=True, cell="gru", **o
+    ),
+    "mean": lambda **o: models.SequenceClassifier(**words(num_classes=3, pooling="mean", **o)),
+    "maximum": lambda **o: models.SequenceRegressor(
+        2, hidden_size=H, input_size=I, pooling="max", bidirectional=True, **o
+    ),
+    "additive": lambda **o: models.EncoderDecoder(
+        9, V, hidden_size=6, num_layers=2, attention="additive", **o
+    ),
+    "multiplicative": lambda **o: models.EncoderDecoder(
+        9, V, hidden_size=6, embedding_size=I, attention="multiplicative", cell="gru",
+        bidirectional=False, tied=True, **o,
+    ),
+    "no attention": lambda **o: models.EncoderDecoder(9, V, hidden_size=6, attention="none", **o),
+    "caption": lambda **o: models.VectorToSequence(I, V, hidden_size=H, num_layers=2, **o),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("name", MODELS)
+def test_models_compute_the_same_in_pytorch(name, dtype):
+    """Values, states, gradients of all parameters; with lengths, of empty rows too."""
+    model = MODELS[name](dtype=np.dtype(dtype).name, dropout=0.3)
+    generator = np.random.default_rng(4)
+    for parameter in model.parameters():
+        with parameter.writing() as array:
+            array[...] = generator.normal(size=array.shape) * 0.5
+    back = interop.to_torch(model.eval())
+    assert list(back.state_dict()) == list(model.state_dict())
+    assert not back.training
+    for inputs in inputs_of(model, dtype, generator):
+        given = {k: tensors(v) for k, v in inputs.items()}
+        expected, found = model(**inputs), back(**given)
+        pairs = [*zip(leaves(expected), leaves(found), strict=True)]
+        for ours, other in pairs:
+            if ours is None:
+                assert other is None
+            else:
+                assert_same(ours, other, dtype)
+        weights = generator.normal(size=pairs[0][0].shape).astype(dtype)
+        model.zero_grad()
+        back.zero_grad()
+        (pairs[0][0] * weights).sum().backward()
+        (pairs[0][1] * torch.tensor(weights)).sum().backward()
+        for key, parameter in model.named_parameters():
+            other = dict(back.named_parameters())[key].grad
+            other = torch.zeros(parameter.shape) if other is None else other
+            grad = np.zeros(parameter.shape) if parameter.grad is None else parameter.grad
+            grad = np.asarray(getattr(grad, "data", grad))
+            tolerance = 1e-4 if dtype == np.float32 else 1e-11
+            np.testing.assert_allclose(grad, other.numpy(), tolerance, tolerance, err_msg=key)
+    again = pickle.loads(pickle.dumps(back))
+    assert_same(leaves(model(**inputs))[0], leaves(again(**given))[0], dtype)
+
+
+def inputs_of(model, dtype, generator):
+    """Arguments of a call, without lengths and with them, and with states where it takes them."""
+    ids = generator.integers(0, V, (T, B))
+    lengths = np.array([T, 0, 3, 1])
+    if isinstance(model, models.VectorToSequence):
+        x = generator.normal(size=(B, I)).astype(dtype)
+        return [{"source": x, "inputs": ids}, {"source": x, "inputs": ids, "lengths": lengths}]
+    if isinstance(model, models.EncoderDecoder):
+        given = {"source": generator.integers(0, 9, (6, B)), "inputs": ids}
+        ends = {"source_lengths": np.array([6, 2, 0, 4]), "lengths": lengths}
+        return [given, given | ends, given | {"lengths": lengths}]
+    name = "ids" if isinstance(model, models.LanguageModel) else "inputs"
+    features = generator.normal(size=(T, B, I)).astype(dtype)
+    given = {name: ids if model.embedding is not None else features}
+    if model.characters is not None:
+        given["characters"] = generator.integers(0, 9, (4, T, B))
+        given["character_lengths"] = generator.integers(0, 5, (T, B))
+    calls = [given, given | {"lengths": lengths}]
+    if isinstance(model, (models.LanguageModel, models.SequenceTagger)):
+        shapes = model.recurrent.state_shapes(B).values()
+        states = [generator.normal(size=shape).astype(dtype) for shape in shapes]
+        state = tuple(states) if len(states) > 1 else states[0]
+        calls += [given | {"state": state}, given | {"state": state, "lengths": lengths}]
+    return calls
+
+
+def tensors(value):
+    return tuple(map(torch.tensor, value)) if isinstance(value, tuple) else torch.tensor(value)
+
+
+def test_weights_of_models_stay_shared():
+    model = models.LanguageModel(V, hidden_size=H, tied=True)
     back = interop.to_torch(model)
     assert sorted(back.state_dict()) == sorted(model.state_dict())
     assert back.output.weight is back.embedding.weight
-    with pytest.raises(NotImplementedError, match=r"LanguageModel: .* forward is to be written"):
+
+
+def test_a_module_of_ones_own_gives_its_parts_and_weights():
+    class Mine(models.LanguageModel):
+        kind = "mine"
+
+        def forward(self, ids):
+            return self.output(self.embedding(ids))
+
+    model = Mine(V, hidden_size=H)
+    back = interop.to_torch(model)
+    with pytest.raises(NotImplementedError, match=r"Mine: .* forward is to be written"):
         back(torch.tensor([[1]]))
     ids = np.array([[1, 2], [3, 4], [0, 10]])
-    y, _ = back.recurrent(back.embedding(torch.tensor(ids)))
-    assert_same(model.eval()(ids)[0], back.output(y))
+    assert_same(model.eval()(ids), back.output(back.embedding(torch.tensor(ids))))
 
 
 @pytest.mark.parametrize(
@@ -486,6 +595,12 @@ def test_models_give_their_parts_and_weights():
         (lambda: nn.Sequential(nn.Dropout(0.1, locked=True)), r"0 \(Dropout\): a locked dropout"),
         (lambda: nn.Embedding(3, 2, dropout=0.1), "dropout of embeddings"),
         (lambda: nn.RNN(3, 4, proj_size=2), "PyTorch projects only LSTMs"),
+        (
+            lambda: models.LanguageModel(**words(cell="mgu")),
+            r"recurrent .*: PyTorch has no l",
+        ),
+        (lambda: models.SequenceTagger(3, **words(crf=True)), r"crf_layer \(CRF\): decodes paths"),
+        (lambda: models.Forecaster(hidden_size=4), "Forecaster: reads windows of series"),
     ],
 )
 def test_what_pytorch_lacks_is_named(make, message):

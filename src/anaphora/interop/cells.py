@@ -14,9 +14,9 @@ import numpy as np
 
 from anaphora import ops
 from anaphora.cells import CELLS, Cell
-from anaphora.engine import LayerWeights
 from anaphora.equations import abs, exp, maximum, minimum, relu, sigmoid, sign, softplus, tanh
-from anaphora.tensor import Array, Tensor
+from anaphora.nn.reset_before import half_gru
+from anaphora.tensor import Tensor
 
 # Activations --------------------------------------------------------------------------------------
 
@@ -222,9 +222,6 @@ def gru_cell(
     return _made(named("gru", activation, of_gates), order, "h", "", equations)
 
 
-# The GRU whose reset gate multiplies before the matrix product ------------------------------------
-
-
 @functools.lru_cache(maxsize=1000)
 def half_gru_cell(
     activation: Activation = TANH,
@@ -232,19 +229,13 @@ def half_gru_cell(
     clip: float | None = None,
     order: str = "r z n",
 ) -> Cell:
-    """A step of a GRU with ``n = activation(W x + R (r h) + b)`` as two, see `run_in_halves`.
+    """A cell like `half_gru`, with any activations: half a step of a GRU that resets first.
 
-    Its products follow one another. In the first (``first`` is 1) the state ``q`` that the weights
-    multiply becomes ``r h``, and ``k`` the update gate; in the second q and h become the new state.
-
-    >>> from anaphora.cells import Gate
-    >>> cell = half_gru_cell()
-    >>> q, h, k = cell(0.0, 100.0, 0.0, Gate(x=1.0, h=None), 0.5, 0.5, 0.0)
-    >>> float(q), float(h), float(k)
-    (0.25, 0.5, 1.0)
-    >>> float(cell(0.0, 0.0, 100.0, Gate(x=0.0, h=None), q, h, 0.0)[0])
-    1.0
+    >>> half_gru_cell() is half_gru
+    True
     """
+    if (activation, of_gates, clip, order) == (TANH, SIGMOID, None, "r z n"):
+        return half_gru
     candidate, gate = applied(activation, clip), applied(of_gates, clip)
 
     def equations(r: Any, z: Any, n: Any, first: Any, q: Any, h: Any, k: Any) -> Any:
@@ -257,49 +248,6 @@ def half_gru_cell(
         return q, h, k
 
     return _made(named("half_gru", activation, of_gates), f"{order} first", "q h k", "", equations)
-
-
-Run = Callable[..., tuple[Any, Sequence[Any]]]
-
-
-def run_in_halves(
-    run: Run,
-    cell: Cell,
-    halves: Any,
-    h: Any,
-    weights: LayerWeights[Any],
-    lengths: Array | None,
-    reverse: bool,
-    record: dict[str, Array] | None = None,
-) -> tuple[Any, Any]:
-    """Run a `half_gru_cell` over time.
-
-    Args:
-        run: `ops.recurrence`, or what takes the same arguments in the same order.
-        cell: The cell.
-        halves: [T, B, 3*H] the input halves of r, z and n, in the cell's order.
-        h: [B, H] the initial state.
-        weights: Those of the recurrent halves.
-        lengths: [B], or None.
-        reverse: Run from each row's last step to its first.
-        record: As for `ops.recurrence`; r and z of the first half-steps, n and h of the second.
-
-    Returns:
-        The output [T, B, H] and the final state.
-    """
-    (T, B, _), H, first = halves.shape, h.shape[1], int(reverse)  # which half comes first in time
-    flags = np.zeros((T, 2, B, H), halves.dtype)
-    flags[:, first] = 1
-    steps = joined([stacked([halves, halves], 1), flags], 3).reshape(2 * T, B, 4 * H)
-    found: dict[str, Array] | None = None if record is None else {}
-    options = {} if found is None else {"record": found}
-    ends = None if lengths is None else 2 * lengths
-    initial = [h, h, np.zeros((B, H), halves.dtype)]
-    y, final = run(cell, steps, initial, weights, ends, reverse, **options)
-    if record is not None and found is not None:
-        for name, half in (("r", first), ("z", first), ("n", 1 - first), ("h", 1 - first)):
-            record[name] = found[name][half::2]
-    return y.reshape(T, 2, B, H)[:, 1 - first], final[1]
 
 
 # Each works on Tensors, and gives one, if any value is a Tensor, and otherwise on arrays.

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from anaphora import engine, nn, ops
+from anaphora import nn, ops
 from anaphora.interop.cells import (
     ACTIVATIONS,
     SIGMOID,
@@ -15,12 +15,10 @@ from anaphora.interop.cells import (
     Activation,
     half_gru_cell,
     named,
-    run_in_halves,
 )
-from anaphora.nn import initialization as initialize
-from anaphora.nn.kinds import CellLayer, LayerKind, Shape, States, without_padding
+from anaphora.nn.reset_before import half_gru
 from anaphora.nn.states import as_tuple
-from anaphora.tensor import Array, Parameter, Tensor, as_tensor
+from anaphora.tensor import Array, Tensor, as_tensor
 
 # Activations --------------------------------------------------------------------------------------
 
@@ -114,72 +112,21 @@ def named_function(module: nn.Module) -> Activation | None:
 # A kind of layers ---------------------------------------------------------------------------------
 
 
-class ResetBefore(LayerKind):
-    """A GRU whose reset gate multiplies before the matrix product (Cho et al. 2014).
-
-        r = sigmoid(W_ir x + b_ir + W_hr h + b_hr)
-        z = sigmoid(W_iz x + b_iz + W_hz h + b_hz)
-        n = tanh(W_in x + b_in + W_hn (r * h) + b_hn)
-        h = (1 - z) * n + z * h
-
-    Two products follow one another in a step, so the engine runs it as two steps of a cell: twice
-    the work of `nn.GRU`, which is the form of cuDNN and PyTorch.
+class ResetBefore(nn.ResetBeforeGRU):
+    """`nn.ResetBeforeGRU`, with other activations.
 
     Args:
         activation: That of n.
         of_gates: That of r and z.
 
-    >>> layer = nn.Recurrent(ResetBefore(), input_size=3, hidden_size=4)
-    >>> y, h = layer(np.ones((5, 2, 3), np.float32), lengths=[5, 2])
-    >>> y.shape, h.shape
-    ((5, 2, 4), (1, 2, 4))
+    >>> ResetBefore(("relu", ())).name, ResetBefore().name
+    ('gru_reset_before_relu_sigmoid', 'gru_reset_before')
     """
 
     def __init__(self, activation: Activation = TANH, of_gates: Activation = SIGMOID) -> None:
-        self.activations = activation, of_gates
-        self.cell = half_gru_cell(activation, of_gates)
-        self.name = named("gru_reset_before", activation, of_gates)
-
-    def state_shapes(self, layer: nn.Recurrent) -> dict[str, Shape]:  # noqa: D102
-        return {"h": (layer.hidden_size,)}
-
-    def parameter_shapes(self, layer: nn.Recurrent, input_size: int) -> dict[str, Shape]:  # noqa: D102
-        rows = 3 * layer.hidden_size
-        shapes: dict[str, Shape] = {
-            "weight_ih": (rows, input_size),
-            "weight_hh": (rows, layer.hidden_size),
-        }
-        return shapes | ({"bias_ih": (rows,), "bias_hh": (rows,)} if layer.bias else {})
-
-    def reset_parameters(  # noqa: D102
-        self,
-        layer: nn.Recurrent,
-        parameters: Mapping[str, Parameter],
-        initialization: initialize.Initialization,
-    ) -> None:
-        CellLayer("gru").reset_parameters(layer, parameters, initialization)
-
-    def run(  # noqa: D102
-        self,
-        layer: nn.Recurrent,
-        x: Tensor,
-        states: States,
-        parameters: Mapping[str, Parameter],
-        lengths: Array | None,
-        reverse: bool,
-        recorded: dict[str, Array] | None,
-    ) -> tuple[Tensor, States]:
-        (h,) = states
-        halves = ops.linear(
-            without_padding(x, lengths), parameters["weight_ih"], parameters.get("bias_ih")
-        )
-        weights = engine.LayerWeights(
-            weight_hh=parameters["weight_hh"], bias_hh=parameters.get("bias_hh")
-        )
-        y, final = run_in_halves(
-            ops.recurrence, self.cell, halves, h, weights, lengths, reverse, recorded
-        )
-        return y, (final,)
+        super().__init__(half_gru_cell(activation, of_gates))
+        if self.half is not half_gru:
+            self.name = named("gru_reset_before", activation, of_gates)
 
 
 # Masks --------------------------------------------------------------------------------------------

@@ -27,6 +27,7 @@ from anaphora.models import (
     SequenceTagger,
 )
 from anaphora.nn.initialization import shapes_only
+from anaphora.nn.reset_before import half_gru
 from anaphora.tensor import Array
 
 __all__ = ["Parts", "from_layers", "from_state", "read_safetensors"]
@@ -216,7 +217,7 @@ def _plain(name: str, layer: nn.Recurrent | MaskedRecurrent) -> nn.Recurrent:
                 f"layer {name!r} goes backwards, or does not concatenate its directions"
             )
         layer = layer.recurrent
-    if not isinstance(getattr(layer.cell, "name", None), str) or not isinstance(layer.cell, Cell):
+    if not isinstance(_cell(layer), (str, Cell)):
         raise ValueError(f"layer {name!r} is a {layer.kind.name}, which models do not have")
     if layer.proj_size:
         raise ValueError(f"layer {name!r} has a projection, which models do not have")
@@ -230,9 +231,10 @@ def _stacked(
     first = recurrents[0]
     parameters: dict[str, Array] = {}
     count = 0
+    cell = _cell(first)
     for layer in recurrents:
-        if (layer.cell, layer.hidden_size, layer.bidirectional) != (
-            first.cell, first.hidden_size, first.bidirectional
+        if (_cell(layer), layer.hidden_size, layer.bidirectional) != (
+            cell, first.hidden_size, first.bidirectional
         ):  # fmt: skip
             raise ValueError("its recurrent layers differ in their cell, size or directions")
         for name, parameter in layer.named_parameters():
@@ -241,12 +243,18 @@ def _stacked(
             place = f"_l{count + int(number)}" + (f"_{reverse}" if reverse else "")
             parameters[base + place] = parameter.data
         count += layer.num_layers
-    cell = first.cell
-    named: str | Cell = cell.name if CELLS.get(cell.name) is cell else cell
     sizes = {
         "hidden_size": first.hidden_size, "num_layers": count, "bidirectional": first.bidirectional,
     }  # fmt: skip
-    return named, parameters, sizes
+    return cell, parameters, sizes
+
+
+def _cell(layer: nn.Recurrent) -> Any:
+    """The cell of a layer as models take it: by its name if it has one."""
+    kind, cell = layer.kind, layer.cell
+    if isinstance(kind, nn.ResetBeforeGRU) and kind.half is half_gru:
+        return kind.name
+    return kind.name if CELLS.get(kind.name) is cell else cell
 
 
 # States -------------------------------------------------------------------------------------------

@@ -39,6 +39,7 @@ from anaphora.nn.multihead_attention import MultiheadAttention
 from anaphora.nn.normalization import BatchNorm1d, GroupNorm, RMSNorm
 from anaphora.nn.pooling import AvgPool1d, MaxPool1d
 from anaphora.nn.recurrent import GRU, LSTM, RNN, Recurrent
+from anaphora.nn.reset_before import ResetBeforeGRU
 from anaphora.nn.session import Framing, Session
 from anaphora.nn.steps import KINDS, LayerNormLSTM, MogrifierLSTM, NestedLSTM, StepKind
 from anaphora.tensor import Buffer, Parameter
@@ -99,6 +100,7 @@ __all__ = [
     "ReLU",
     "Recurrent",
     "RecurrentCell",
+    "ResetBeforeGRU",
     "Sequential",
     "Session",
     "SiLU",

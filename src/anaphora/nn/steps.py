@@ -16,6 +16,7 @@ from anaphora import cells, ops
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.nn.kinds import LayerKind, Shape, States
+from anaphora.nn.reset_before import ResetBeforeGRU
 from anaphora.ops.recurrence import step_by_step
 from anaphora.tensor import Array, Parameter, Tensor
 
@@ -251,7 +252,7 @@ class LayerNormLSTM(StepKind):
         return ops.sigmoid(o) * ops.tanh(norm(c, "c")), c
 
 
-KINDS: dict[str, type[StepKind]] = {
-    kind.name: kind for kind in (MogrifierLSTM, NestedLSTM, LayerNormLSTM)
+KINDS: dict[str, type[LayerKind]] = {
+    kind.name: kind for kind in (MogrifierLSTM, NestedLSTM, LayerNormLSTM, ResetBeforeGRU)
 }
-"""The built-in kinds that are run step by step, by name: layers and models take these as cells."""
+"""The built-in kinds that are more than a cell, by name: layers and models take these as cells."""

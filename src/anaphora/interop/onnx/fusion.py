@@ -25,7 +25,7 @@ from anaphora.engine.graph import (
     Layers,
     Product,
 )
-from anaphora.interop.onnx.operators import Convolution
+from anaphora.interop.onnx.operators.layers import Convolution
 from anaphora.interop.onnx.reading import Array, Node
 from anaphora.interop.onnx.recurrent import FewSteps
 

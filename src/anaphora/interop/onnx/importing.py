@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import types
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from anaphora.artifact import ArtifactError
 from anaphora.interop.models import TASKS
 from anaphora.interop.onnx.exporting import _traced, compared, computed, random_inputs
 from anaphora.interop.onnx.loading import OnnxModel
+from anaphora.interop.onnx.quantized import DYNAMIC_LSTM, dequantized
 from anaphora.interop.onnx.reading import Array, Model, OnnxError, parse, read
 from anaphora.interop.onnx.recognizing import recognized
 from anaphora.interop.signatures import Signature, signatures
@@ -38,6 +40,7 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Any:
     one kind and size, in one or both directions; layer normalization after each of them, or none;
     the last state, or the mean or maximum over steps, for one prediction per sequence; a linear
     layer; softmax or sigmoid. Batch or time may come first, and lengths and states may be inputs.
+    LSTMs with weights in 8 bits (DynamicQuantizeLSTM) become float32 ones, with a warning.
 
     The result is compared with the graph on random inputs.
 
@@ -68,6 +71,8 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Any:
     first = path if path.exists() or not parts else parts[0]
     try:
         held = read(first)
+        if any(node.operator == DYNAMIC_LSTM for node in held.graph.nodes):
+            return _dequantized(path, first, held, task)
         if "anaphora.task" not in held.metadata:
             return recognized(held, task)
         model = _Import(path, first, held).model()
@@ -81,6 +86,33 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Any:
         raise ValueError(f"{path}: {error}") from error
     if task is not None and type(model) is not TASKS.get(task):
         raise OnnxError(f"{path}: the file holds a {model.kind}; omit the task {task!r:.40}")
+    return model
+
+
+def _dequantized(path: Path, first: Path, held: Model, task: str | None) -> Any:
+    """The model of a graph whose LSTMs have weights in 8 bits: in float32, with their numbers.
+
+    Of a file of ours, with its codec.
+    """
+    warnings.warn(
+        "its weights in 8 bits become the float32 numbers that they stand for; quantize the model "
+        "(anaphora quantize) for 8 bits as they are here",
+        stacklevel=3,
+    )
+    if "anaphora.task" not in held.metadata:
+        return recognized(dequantized(held), task)
+    ours = _Import(path, first, held)
+    tasks = [name for name, cls in TASKS.items() if cls is ours.cls]
+    if not tasks:
+        raise OnnxError(
+            f"it holds a model of the kind {ours.cls.kind} with weights in 8 bits; export it with "
+            "float32 weights to import it"
+        )
+    if task not in (None, *tasks):
+        raise OnnxError(f"the file holds a {ours.cls.kind}; omit the task {task!r:.40}")
+    with warnings.catch_warnings(action="ignore"):  # of its final states
+        model = recognized(dequantized(held), tasks[0])
+    model.codec = ours.cls.load_codec(ours.place, ours.codec, ours.options)
     return model
 
 

@@ -14,15 +14,14 @@ from anaphora.cells import Cell
 from anaphora.data import IGNORE_INDEX
 from anaphora.engine.precision import MAX_INT8_TERMS, quantized
 from anaphora.equations import Program
-from anaphora.interop.cells import SIGMOID, TANH
-from anaphora.interop.layers import ResetBefore
-from anaphora.interop.onnx import further_operations  # noqa: F401 - registers them
+from anaphora.interop.onnx import operations  # noqa: F401 - registers them
 from anaphora.interop.onnx.graph import CONTRIBUTED, Array
 from anaphora.interop.onnx.symbols import OPERATIONS, TYPES, ExportError, Symbol, Tracer
 from anaphora.models.decoder import Decoder
 from anaphora.models.reader import CharacterLayer, last_outputs
 from anaphora.nn.kinds import CellLayer, without_padding
 from anaphora.nn.pooling import over_time
+from anaphora.nn.reset_before import half_gru
 from anaphora.nn.states import as_tuple, from_tuple
 from anaphora.ops.convolution import Padding, padding_sizes
 from anaphora.tensor import Tensor
@@ -56,7 +55,7 @@ NODES: tuple[tuple[Cell, Node], ...] = (
 """The cells that an operator computes; 1 - sigmoid(f) is sigmoid(-f)."""
 
 RESETS_FIRST = Node("GRU", ("z", "r", "n"))
-"""That of `ResetBefore`."""
+"""That of `nn.ResetBeforeGRU`."""
 
 FUNCTIONS = {
     "add": "Add", "subtract": "Sub", "multiply": "Mul", "divide": "Div", "negative": "Neg",
@@ -102,7 +101,7 @@ def recurrent(
 ) -> tuple[Any, Any]:
     """A stack of layers: a node for each layer that the standard has, else loops."""
     kind = layer.kind
-    if not isinstance(kind, (CellLayer, nn.StepKind, ResetBefore)):
+    if not isinstance(kind, (CellLayer, nn.StepKind, nn.ResetBeforeGRU)):
         raise ExportError(
             f"layers of the kind {kind.name!r} cannot be exported; those of a Cell and of a "
             "StepKind can"
@@ -123,13 +122,13 @@ def recurrent(
         x = x.transpose(1, 0, 2)
     assert isinstance(x, Symbol)
     states = None if state is None else [_batched(s, single) for s in as_tuple(state)]
-    if isinstance(kind, ResetBefore) and kind.activations != (TANH, SIGMOID):
+    if isinstance(kind, nn.ResetBeforeGRU) and kind.half is not half_gru:
         raise ExportError(f"{kind.name!r} cannot be exported; with tanh and sigmoid it can")
     cell = kind.cell if isinstance(kind, CellLayer) else None
     if cell is not None and layer.zoneout:
         cell = cells.zoneout(cell, layer.zoneout)
     node = None if layer.proj_size or cell is None else node_of(cell)
-    if isinstance(kind, ResetBefore):  # its weights are those of a GRU
+    if isinstance(kind, nn.ResetBeforeGRU):  # its weights are those of a GRU
         cell, node = cells.gru, RESETS_FIRST
     finals: list[list[Any]] = []
     for k in range(layer.num_layers):

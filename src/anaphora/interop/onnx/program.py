@@ -11,10 +11,9 @@ import numpy as np
 
 from anaphora import engine, ops
 from anaphora.interop.cells import stacked
-from anaphora.interop.onnx import further_operators  # noqa: F401 - registers them
 from anaphora.interop.onnx.fusion import Recorded, fused
 from anaphora.interop.onnx.operators import OPERATORS, STATIC, Shaped, check_size
-from anaphora.interop.onnx.quantized import QuantizedLstm
+from anaphora.interop.onnx.quantized import DYNAMIC_LSTM, QuantizedLstm
 from anaphora.interop.onnx.reading import Array, Graph, Node, OnnxError, graphs
 from anaphora.interop.onnx.recurrent import RecurrentNode
 from anaphora.tensor import Parameter, Tensor
@@ -22,7 +21,7 @@ from anaphora.tensor import Parameter, Tensor
 _KNOWN, _WEIGHTS, _INPUTS = range(3)
 """What a value depends on: the shapes of the inputs; the parameters too; the inputs too."""
 
-KNOWN = {*OPERATORS, "If", "Scan", "com.microsoft:DynamicQuantizeLSTM"}
+KNOWN = {*OPERATORS, "If", "Scan", DYNAMIC_LSTM}
 """The operators that can be run."""
 
 PLANS = 16
@@ -123,7 +122,7 @@ class Program:
         return steps, tuple(slot(value.name) for value in graph.outputs)
 
     def _function(self, node: Node) -> Callable[..., Any]:
-        if node.operator == "com.microsoft:DynamicQuantizeLSTM":
+        if node.operator == DYNAMIC_LSTM:
             return QuantizedLstm(node)
         prepare = OPERATORS.get(node.operator)
         if prepare is None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from anaphora.interop.cells import stacked
 from anaphora.interop.onnx.operators import Function, axis_of, check_size, operator
-from anaphora.interop.onnx.reading import Array, Node
+from anaphora.interop.onnx.reading import Array, Model, Node
 from anaphora.interop.onnx.recurrent import RecurrentNode
 from anaphora.tensor import Tensor
 
@@ -183,6 +184,41 @@ class QuantizedLstm:
             output[at[which], which] = new_h[which]
         empty = (ends == 0)[:, None]  # a row without steps ends in zeros
         return output, [np.where(empty, 0, state).astype(np.float32) for state in (h, c)]
+
+
+DYNAMIC_LSTM = "com.microsoft:DynamicQuantizeLSTM"
+
+
+def dequantized(model: Model) -> Model:
+    """A model whose LSTMs of 8-bit weights are LSTMs of the floats that these stand for.
+
+    It computes what they do but for the roundings of inputs and states to 8 bits. Where weights or
+    scales are computed, a node remains as it is.
+    """
+    graph = model.graph
+    arrays, nodes = dict(graph.arrays), list[Node]()
+    for node in graph.nodes:
+        inputs = [*node.inputs, *("",) * (12 - len(node.inputs))]
+        names = (*inputs[1:3], *inputs[8:])
+        if node.operator != DYNAMIC_LSTM or any(n and n not in arrays for n in names):
+            nodes.append(node)
+            continue
+        held = [arrays.get(name) for name in names]
+        W, R, *numbers = held
+        for k, (weight, scale, zero_point) in enumerate(((W, *numbers[:2]), (R, *numbers[2:]))):
+            if weight is None or weight.ndim != 3 or scale is None:
+                raise node.error("got no weights [D, I, 4H], or no scales of them")
+            zero = np.zeros((), np.int32) if zero_point is None else zero_point.astype(np.int32)
+            axes = (-1, 1, 1) if scale.ndim < 2 else (len(scale), 1, -1)
+            shift = zero.reshape(axes if zero.ndim == scale.ndim else (-1, 1, 1))
+            floats = (weight.astype(np.int32) - shift) * scale.reshape(axes)
+            inputs[k + 1] = f"{node.name} {'WR'[k]} in float32"
+            arrays[inputs[k + 1]] = floats.astype(np.float32).transpose(0, 2, 1)
+        kept = dataclasses.replace(node, operator="LSTM", inputs=tuple(inputs[:8]), version=14)
+        nodes.append(kept)
+    return dataclasses.replace(
+        model, graph=dataclasses.replace(graph, nodes=tuple(nodes), arrays=arrays)
+    )
 
 
 def _floats(value: Array) -> Array:

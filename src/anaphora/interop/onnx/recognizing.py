@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from anaphora import cells, ops
+from anaphora import cells, nn, ops
 from anaphora.cells import CELLS, Cell
 from anaphora.engine.precision import products_in
 from anaphora.interop.models import Parts
@@ -25,6 +25,7 @@ from anaphora.interop.onnx.program import captured
 from anaphora.interop.onnx.reading import Array, Graph, Model, Node, OnnxError, Value
 from anaphora.interop.onnx.recurrent import GATES, RecurrentNode
 from anaphora.models import SavedModel
+from anaphora.nn.reset_before import half_gru
 from anaphora.tensor import no_grad
 
 TOLERANCE = 1e-5
@@ -43,10 +44,12 @@ _POOLS = {
 }  # fmt: skip
 
 _GATED = activations_of(["Sigmoid", "Tanh", "Tanh"], [], [])
+_RESETS_FIRST = cell_of("GRU", _GATED[:2], resets_first=True)
 _BUILT_IN: dict[Cell, Cell] = {
     cell_of("LSTM", _GATED): cells.lstm,
     cell_of("LSTM", _GATED, peepholes=True): cells.peephole_lstm,
     cell_of("GRU", _GATED[:2]): cells.gru,
+    _RESETS_FIRST: half_gru,
 }
 """The cells of nodes whose attributes make one of ours, whose gates have the same names."""
 
@@ -389,7 +392,7 @@ class _Network:
         """
         assert self.linear is not None
         arrays: dict[str, Array] = {}
-        cells_of, sizes = set[Cell](), set[tuple[int, int]]()
+        cells_of, sizes = set[str | Cell](), set[tuple[int, int]]()
         layers = self.layers[::-1]
         for k, layer in enumerate(layers):
             suffixes = iter((f"_l{k}", f"_l{k}_reverse"))
@@ -415,7 +418,7 @@ class _Network:
             "hidden_size": H, "num_layers": len(layers), "bidirectional": D == 2,
         }  # fmt: skip
         return Parts(
-            cell.name if CELLS.get(cell.name) is cell else cell,
+            cell,
             arrays,
             body | {"layer_norm": True} if norm else body,
             self.linear,
@@ -424,13 +427,13 @@ class _Network:
             "" if self.activation == "linear" else self.activation.removeprefix("log_"),
         )
 
-    def _directions(self, node: Node) -> Iterator[tuple[Cell, dict[str, Array]]]:
-        """The cell and the parameters of each direction of a node."""
+    def _directions(self, node: Node) -> Iterator[tuple[str | Cell, dict[str, Array]]]:
+        """The cell, by its name if it has one, and the parameters of each direction of a node."""
         recurrent = RecurrentNode(node)
-        if recurrent.resets_first:
+        if recurrent.resets_first and any(cell is not _RESETS_FIRST for cell in recurrent.cells):
             raise node.error(
-                "its reset gate multiplies before the matrix product (linear_before_reset is 0), "
-                "which layers of models do not have"
+                "its reset gate multiplies before the matrix product (linear_before_reset is 0); "
+                "layers of models have that with tanh and sigmoid alone, and no clip"
             )
         names = [_nth(node, k) for k in (1, 2, 3, 7)]
         W, R, B, P = (self.graph.array(name) for name in names)
@@ -443,15 +446,18 @@ class _Network:
         for d, theirs in enumerate(recurrent.cells):
             ours = _BUILT_IN.get(theirs, theirs)
             given = recurrent.weights(W[d], R[d], None if B is None else B[d], P, d)
-            rows = np.concatenate(
-                [np.arange(H) + H * theirs.gates.index(gate) for gate in ours.gates]
-            )
+            gates = [gate for gate in ours.gates if gate != "first"]  # of half a GRU, no weight
+            rows = np.concatenate([np.arange(H) + H * theirs.gates.index(gate) for gate in gates])
             own = {
                 name: getattr(given, name)[rows]
                 for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
                 if getattr(given, name) is not None
             }
-            yield ours, own | dict(zip(theirs.parameters, given.parameters, strict=True))
+            own |= dict(zip(theirs.parameters, given.parameters, strict=True))
+            if recurrent.resets_first:
+                yield nn.ResetBeforeGRU.name, own
+            else:
+                yield ours.name if CELLS.get(ours.name) is ours else ours, own
 
 
 # The comparison

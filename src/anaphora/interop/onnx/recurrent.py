@@ -10,9 +10,10 @@ import numpy as np
 from anaphora import engine, ops
 from anaphora.cells import Cell
 from anaphora.engine import LayerWeights, PackedLayers
-from anaphora.interop.cells import run_in_halves, stacked
+from anaphora.interop.cells import stacked
 from anaphora.interop.onnx.cells import Activation, activations_of, cell_of
 from anaphora.interop.onnx.reading import Array, Node
+from anaphora.nn.reset_before import run_in_halves
 from anaphora.tensor import Tensor
 
 Function = Callable[..., Any]

@@ -1,4 +1,4 @@
-"""Further operations of an export: order, places, masks, padding, sums of products."""
+"""The operations of an export: each writes what the one of its name in `anaphora.ops` computes."""
 
 from __future__ import annotations
 
@@ -13,21 +13,252 @@ from anaphora import ops
 from anaphora.interop.onnx.symbols import (
     COMPOSED,
     OPERATIONS,
-    Axes,
     Dim,
     ExportError,
     Size,
     Symbol,
     Tracer,
+    _refuse,
     broadcast,
     elements,
-    elementwise,
-    of_floats,
-    reduced,
 )
 from anaphora.ops.contraction import read_subscripts
 from anaphora.ops.shapes import pad_widths
 from anaphora.tensor import Tensor
+
+Axes = int | tuple[int, ...] | None
+
+
+def elementwise(operator: str) -> Callable[..., Symbol]:
+    """An operation of one elementwise node."""
+    return lambda t, *operands: t.elementwise(operator, *operands)
+
+
+def of_floats(operator: str) -> Callable[..., Symbol]:
+    """The same for floats; integers become such."""
+    return lambda t, x: t.elementwise(operator, t.cast(x, t.dtype))
+
+
+def _divide(t: Tracer, a: Any, b: Any) -> Symbol:
+    floats = (t.cast(v, t.dtype) if isinstance(v, Symbol) else v for v in (a, b))
+    return t.elementwise("Div", *floats)
+
+
+def _power(t: Tracer, x: Symbol, exponent: float) -> Symbol:
+    return t.elementwise("Pow", t.cast(x, t.dtype), np.asarray(exponent, t.dtype))
+
+
+def _softmax(operator: str) -> Callable[..., Symbol]:
+    def write(t: Tracer, x: Symbol, axis: int = -1) -> Symbol:
+        return t.made(t.graph.node(operator, x.value, axis=axis), x.shape)
+
+    return write
+
+
+def _masked_softmax(t: Tracer, x: Symbol, mask: Any) -> Symbol:
+    if not isinstance(mask, Symbol) and np.all(mask):
+        return _softmax("Softmax")(t, x)
+    return t.where(mask, _softmax("Softmax")(t, t.where(mask, x, -np.inf)), 0.0)
+
+
+def _additive_scores(t: Tracer, queries: Any, keys: Any, weight: Any) -> Symbol:
+    (T, B, A), S = queries.shape, keys.shape[0]
+    sums = queries.reshape(T, 1, B, A) + keys.reshape(1, S, B, A)
+    scores = OPERATIONS["tanh"](t, sums) @ weight.reshape(A, 1)  # [T, S, B, 1]
+    return scores.reshape(T, S, B).transpose(2, 0, 1)  # type: ignore[no-any-return]
+
+
+def _matmul(t: Tracer, a: Any, b: Any) -> Symbol:
+    a, b = (v if isinstance(v, Tensor) else np.asarray(v, t.dtype) for v in (a, b))
+    rows, columns = tuple(a.shape[:-1]), tuple(b.shape[-1:]) if len(b.shape) > 1 else ()
+    batch = broadcast(tuple(a.shape[:-2]), tuple(b.shape[:-2]))
+    value = t.graph.node("MatMul", t.name(a), t.name(b))
+    return t.made(value, (*batch, *rows[-1:], *columns))
+
+
+def linear(t: Tracer, x: Any, weight: Tensor, bias: Tensor | None = None) -> Symbol:
+    """``x W^T + b``; the transposed weight is a constant, unless W is one already."""
+    if isinstance(weight, Symbol):
+        y = _matmul(t, x, weight.transpose())
+    else:
+        shape = tuple(weight.shape)
+        if t.is_written(weight):  # the weight of an embedding too
+            right = t.graph.node("Transpose", t.parameter(weight), perm=[1, 0])
+        else:
+            right = t.parameter(weight, ".T", weight.data.T)
+        y = t.made(t.graph.node("MatMul", t.name(x), right), (*x.shape[:-1], shape[0]))
+    return y if bias is None else t.elementwise("Add", y, bias)
+
+
+def _embedding(t: Tracer, weight: Tensor, ids: Any, padding_idx: int | None = None) -> Symbol:
+    value = t.graph.node("Gather", t.name(weight), t.name(ids), axis=0)
+    return t.made(value, (*ids.shape, weight.shape[1]))
+
+
+def _layer_norm(
+    t: Tracer, x: Symbol, weight: Any = None, bias: Any = None, epsilon: float = 1e-5
+) -> Symbol:
+    scale = t.graph.constant(np.ones(x.shape[-1], np.float32)) if weight is None else t.name(weight)
+    inputs = [x.value, scale] + ([] if bias is None else [t.name(bias)])
+    value = t.graph.node("LayerNormalization", *inputs, axis=-1, epsilon=float(epsilon))
+    return t.made(value, x.shape)
+
+
+def reduced(operator: str) -> Callable[..., Symbol]:
+    """A reduction along axes."""
+
+    def write(t: Tracer, x: Symbol, axis: Axes = None, keepdims: bool = False) -> Symbol:
+        chosen = range(x.ndim) if axis is None else (axis,) if isinstance(axis, int) else axis
+        axes = sorted(a % x.ndim for a in chosen)
+        if operator == "ReduceSum":
+            value = t.graph.node(operator, x.value, t.graph.integers(*axes), keepdims=int(keepdims))
+        else:
+            value = t.graph.node(operator, x.value, axes=axes, keepdims=int(keepdims))
+        kept = [(1 if a in axes else size) for a, size in enumerate(x.shape)]
+        sizes = kept if keepdims else [size for a, size in enumerate(x.shape) if a not in axes]
+        return t.made(value, sizes, x.dtype)
+
+    return write
+
+
+def _transpose(t: Tracer, x: Symbol, axes: Sequence[int] | None = None) -> Symbol:
+    order = range(x.ndim)[::-1] if axes is None else [axis % x.ndim for axis in axes]
+    return t.moved(x, *order)
+
+
+def _reshape(t: Tracer, x: Symbol, shape: Any) -> Symbol:
+    return t.reshaped(x, [shape] if isinstance(shape, (int, Dim)) else list(shape))
+
+
+def _broadcast_to(t: Tracer, x: Symbol, shape: Sequence[Size]) -> Symbol:
+    return t.made(t.graph.node("Expand", x.value, t.sizes(shape)), shape, x.dtype)
+
+
+def _concatenate(t: Tracer, *arrays: Any, axis: int = 0) -> Symbol:
+    parts = [a if isinstance(a, Tensor) else np.asarray(a, t.dtype) for a in arrays]
+    axis %= len(parts[0].shape)
+    value = t.graph.node("Concat", *map(t.name, parts), axis=axis)
+    along = [part.shape[axis] for part in parts]
+    free = not all(isinstance(size, int) for size in along)
+    sizes = broadcast(*((*p.shape[:axis], 1, *p.shape[axis + 1 :]) for p in parts))
+    return t.made(value, (*sizes[:axis], None if free else sum(along), *sizes[axis + 1 :]))
+
+
+def _stack(t: Tracer, *arrays: Any, axis: int = 0) -> Symbol:
+    parts = [a if isinstance(a, Tensor) else np.asarray(a, t.dtype) for a in arrays]
+    axis %= len(parts[0].shape) + 1
+    where = t.graph.integers(axis)
+    names = [t.graph.node("Unsqueeze", t.name(part), where) for part in parts]
+    shape = broadcast(*(tuple(part.shape) for part in parts))
+    value = t.graph.node("Concat", *names, axis=axis)
+    return t.made(value, (*shape[:axis], len(parts), *shape[axis:]))
+
+
+def _known(x: Symbol, axis: int) -> int:
+    size = x.shape[axis]
+    if not isinstance(size, int):
+        _refuse(
+            f"axis {axis} of a Tensor of shape {x.shape} is split into its elements, but its "
+            "size is free: a loop over steps in Python cannot be exported; a recurrent layer of a "
+            "cell can"
+        )
+    return size
+
+
+def _unstack(t: Tracer, x: Symbol, axis: int = 0) -> tuple[Symbol, ...]:
+    axis %= x.ndim
+    index = (slice(None),) * axis
+    return tuple(_getitem(t, x, (*index, k)) for k in range(_known(x, axis)))
+
+
+def _split(t: Tracer, x: Symbol, sections: Any, axis: int = 0) -> tuple[Symbol, ...]:
+    axis %= x.ndim
+    size = _known(x, axis)
+    if isinstance(sections, int):
+        ends = [size // sections * (k + 1) for k in range(sections)]
+    else:
+        ends = [*(int(end) for end in sections), size]
+    index = (slice(None),) * axis
+    starts = [0, *ends[:-1]]
+    return tuple(
+        _getitem(t, x, (*index, slice(start, end))) for start, end in zip(starts, ends, strict=True)
+    )
+
+
+def _getitem(t: Tracer, x: Symbol, index: Any) -> Symbol:
+    """Integers, slices, None, an ellipsis, and one array of constant integers."""
+    parts = list(index) if isinstance(index, tuple) else [index]
+    if any(p is Ellipsis for p in parts):
+        place = next(k for k, p in enumerate(parts) if p is Ellipsis)
+        given = sum(p is not None for p in parts) - 1
+        parts[place : place + 1] = [slice(None)] * (x.ndim - given)
+    parts += [slice(None)] * (x.ndim - sum(p is not None for p in parts))
+    if sum(p is not None for p in parts) > x.ndim:
+        _refuse(f"an index of {len(parts)} parts for a Tensor of shape {x.shape}")
+    old = [p for p in parts if p is not None]
+    value, sizes = x.value, list[Any](x.shape)
+    cut = [(a, p) for a, p in enumerate(old) if isinstance(p, slice) and p != slice(None)]
+    if cut:
+        value = t.graph.node("Slice", value, *_bounds(t, cut))
+        for axis, part in cut:
+            size = x.shape[axis]
+            sizes[axis] = len(range(*part.indices(size))) if _is_fixed(size, part) else None
+        sizes = list(t.made(value, sizes).shape)
+    picked = [(a, p) for a, p in enumerate(old) if not isinstance(p, slice)]
+    for axis, part in reversed(picked):  # so that the axes before stay in place
+        index, shape = _picks(t, part)
+        if shape and len(picked) > 1:
+            _refuse("an index of several integers beside another integer cannot be exported")
+        value = t.graph.node("Gather", value, index, axis=axis)
+        sizes[axis : axis + 1] = shape
+    added, axis = [], 0
+    for part in parts:
+        if part is None:
+            added.append(axis)
+            sizes.insert(axis, 1)
+        axis += 1 if part is None or isinstance(part, slice) else np.ndim(part)
+    if added:
+        value = t.graph.node("Unsqueeze", value, t.graph.integers(*added))
+    return t.made(value, sizes, x.dtype)
+
+
+def _picks(t: Tracer, part: Any) -> tuple[str, list[Size]]:
+    """An index by integers: its name in the graph, and its shape."""
+    if isinstance(part, Symbol) and part.dtype.kind == "i":
+        return part.value, list(part.shape)
+    array = np.asarray(part)
+    if array.dtype.kind not in "iu":
+        _refuse(
+            f"the index {part!r:.60} cannot be exported: integers, slices, None and one array of "
+            "integers can"
+        )
+    return t.graph.constant(array.astype(np.int64)), list(array.shape)
+
+
+def _is_fixed(size: Size, part: slice) -> bool:
+    bounds = (part.start, part.stop, part.step)
+    return isinstance(size, int) and not any(isinstance(bound, Dim) for bound in bounds)
+
+
+def _bounds(t: Tracer, cut: Sequence[tuple[int, slice]]) -> list[str]:
+    """The inputs starts, ends, axes and steps of Slice."""
+    far = 2**31 - 1
+    steps = [1 if part.step is None else int(part.step) for _, part in cut]
+    starts = [
+        (0 if step > 0 else far) if part.start is None else part.start
+        for (_, part), step in zip(cut, steps, strict=True)
+    ]
+    ends = [
+        (far if step > 0 else -far) if part.stop is None else part.stop
+        for (_, part), step in zip(cut, steps, strict=True)
+    ]
+    axes = t.graph.integers(*(axis for axis, _ in cut))
+    return [t.sizes(starts), t.sizes(ends), axes, t.graph.integers(*steps)]
+
+
+def _astype(t: Tracer, x: Symbol, dtype: Any) -> Symbol:
+    return t.cast(x, dtype)  # float32 and float64 are written as float32
+
 
 # Elementwise
 
@@ -302,24 +533,63 @@ def _einsum(t: Tracer, subscripts: str, /, *operands: Any) -> Symbol:
 
 OPERATIONS.update(
     {
+        "abs": elementwise("Abs"),
+        "add": elementwise("Add"),
+        "additive_scores": _additive_scores,
+        "astype": _astype,
+        "broadcast_to": _broadcast_to,
         "ceil": elementwise("Ceil"),
+        "concatenate": _concatenate,
         "cos": of_floats("Cos"),
         "cumsum": _cumsum,
+        "divide": _divide,
         "elu": _with_alpha("Elu", 1.0),
+        "embedding": _embedding,
+        "erf": of_floats("Erf"),
+        "exp": of_floats("Exp"),
         "flip": _flip,
         "floor": elementwise("Floor"),
         "floor_divide": _floor_divide,
         "gelu": _gelu,
+        "getitem": _getitem,
+        "layer_norm": _layer_norm,
         "leaky_relu": _leaky_relu,
+        "linear": linear,
+        "log": of_floats("Log"),
+        "log_softmax": _softmax("LogSoftmax"),
         "logsumexp": reduced("ReduceLogSumExp"),
+        "masked_softmax": _masked_softmax,
+        "matmul": _matmul,
+        "max": reduced("ReduceMax"),
+        "maximum": elementwise("Max"),
+        "mean": reduced("ReduceMean"),
         "min": reduced("ReduceMin"),
+        "minimum": elementwise("Min"),
+        "multiply": elementwise("Mul"),
+        "negative": elementwise("Neg"),
         "pad": _constant_pad,
+        "power": _power,
         "prod": reduced("ReduceProd"),
+        "relu": of_floats("Relu"),
         "remainder": _remainder,
+        "reshape": _reshape,
         "roll": _roll,
         "round": _round,
+        "sigmoid": of_floats("Sigmoid"),
+        "sign": elementwise("Sign"),
         "silu": _silu,
         "sin": of_floats("Sin"),
+        "softmax": _softmax("Softmax"),
+        "softplus": of_floats("Softplus"),
+        "split": _split,
+        "sqrt": of_floats("Sqrt"),
+        "stack": _stack,
+        "subtract": elementwise("Sub"),
+        "sum": reduced("ReduceSum"),
+        "tanh": of_floats("Tanh"),
+        "transpose": _transpose,
+        "unstack": _unstack,
+        "where": lambda t, a, b, condition: t.where(condition, a, b),
     }
 )
 
