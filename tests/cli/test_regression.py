@@ -241,7 +241,7 @@ def test_it_is_reported_when_the_mean_is_as_good(tmp_path):
         ("a,1\nb,1_0\n", {}, "line 3: '1_0' in column 'n' is not a finite number"),
         ("a,1\nb,1e999\n", {}, "line 3: '1e999' in column 'n' is not a finite number"),
         ("a,3\nb,3\n", {}, "all examples have the same n, 3; give examples"),
-        ("a,1e300\nb,-1e300\n", {}, "whose squares overflow in float64"),
+        ("a,1e300\nb,-1e300\n", {}, "whose squares overflow float64"),
         (",1\n ,2\n", {}, "holds no text in column 't': there is nothing to read"),
         ("a,1\nb,2\n", {"--target-column": None}, "say with --column which column holds the texts,"
          " and with --target-column which holds the numbers to predict; it has 't', 'n'"),

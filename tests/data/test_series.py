@@ -280,7 +280,7 @@ def test_moments_are_taken_in_float64(values):
         ),
         ([[1.0, 2.0], [np.nan, 2.0]], "^channel 0 has the value nan, which is not finite"),
         ([[1.0, 2.0], [1.0, np.inf]], "^channel 1 has the value inf, which is not finite"),
-        (np.zeros((0, 3)), "^there are no steps to take a mean"),
+        (np.zeros((0, 3)), "^moments: there are no steps; expected at least one"),
     ],
 )
 def test_moments_that_do_not_exist_are_reported_by_channel(values, message):

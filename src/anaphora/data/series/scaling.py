@@ -31,7 +31,7 @@ def moments(
     """
     array = np.asarray(values)
     if len(array) == 0:
-        raise DataError("there are no steps to take a mean and a deviation of; give some")
+        raise DataError("moments: there are no steps; expected at least one")
     with np.errstate(over="ignore", invalid="ignore"):  # reported below, by channel
         mean = array.mean(axis=0, dtype=np.float64)
         deviation = array.std(axis=0, dtype=np.float64)
@@ -45,7 +45,7 @@ def moments(
             "replace it"
             if len(wrong)
             else f"{what} {channel} has values as large as {np.abs(column).max():g}, whose squares "
-            "overflow in float64, so it has no deviation; divide it by a power of ten"
+            "overflow float64; divide the values by a power of ten"
         )
     # Rounding may make the deviation of a constant slightly positive.
     constant = (array.min(axis=0) == array.max(axis=0)) | (deviation == 0)
