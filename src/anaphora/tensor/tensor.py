@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import foreign_names, notebook
 from anaphora.tensor.hooks import recording
-from anaphora.tensor.methods import OPERATIONS, Booleans, Methods, Operand
+from anaphora.tensor.methods import OPERATIONS, Booleans, Methods, Operand, Registry
 from anaphora.tensor.rows import Array, Gradient
 from anaphora.tensor.tape import Node, Version, add_gradients, run_backward
 
 T = TypeVar("T")
 
-NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+NUMPY_FUNCTIONS: Registry[Any] = Registry()
 """The operation for each of NumPy's functions on Tensors; filled by `anaphora.ops`."""
 
 
