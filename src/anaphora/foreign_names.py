@@ -133,6 +133,11 @@ NAMES: dict[str, dict[str, str]] = {
         "TimeDistributed": "omit it: `nn.Linear` takes any leading axes",
         "Masking": "`lengths=` of a layer",
     },
+    "anaphora.nn.init": {
+        "eye_ dirac_ sparse_ trunc_normal_": _WRITING,
+        "uniform normal constant xavier_uniform xavier_normal kaiming_uniform kaiming_normal "
+        "orthogonal": "`nn.init.uniform_(p)` and so on, with `_`",
+    },
     "anaphora.ops": {
         "cat": "`ops.concatenate`",
         "bmm mm dot": "`ops.matmul`",

@@ -3,13 +3,17 @@
 from typing import TYPE_CHECKING
 
 from anaphora import foreign_names
+from anaphora.nn import init as init
 from anaphora.nn.activations import (
     ELU,
     GELU,
+    GLU,
+    CosineSimilarity,
     Flatten,
     Identity,
     LeakyReLU,
     LogSoftmax,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
@@ -47,6 +51,7 @@ __all__ = [
     "CRF",
     "ELU",
     "GELU",
+    "GLU",
     "GRU",
     "KINDS",
     "LSTM",
@@ -60,6 +65,7 @@ __all__ = [
     "Buffer",
     "CTCLoss",
     "Conv1d",
+    "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
@@ -91,6 +97,7 @@ __all__ = [
     "MultiplicativeAttention",
     "NLLLoss",
     "NestedLSTM",
+    "PReLU",
     "Parameter",
     "ParameterDict",
     "ParameterList",

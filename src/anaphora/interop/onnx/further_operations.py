@@ -305,6 +305,7 @@ OPERATIONS.update(
         "ceil": elementwise("Ceil"),
         "cos": of_floats("Cos"),
         "cumsum": _cumsum,
+        "erf": of_floats("Erf"),
         "elu": _with_alpha("Elu", 1.0),
         "flip": _flip,
         "floor": elementwise("Floor"),
