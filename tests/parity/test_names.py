@@ -5,7 +5,6 @@ import pytest
 
 import anaphora
 from anaphora import ops
-from anaphora.foreign_names import CALLS
 from anaphora.tensor import Tensor
 
 torch = pytest.importorskip("torch", reason="needs PyTorch (extra peers)")
@@ -111,25 +110,6 @@ def test_values_and_gradients_are_pytorchs(case, dtype):
     for tensor, other in zip(tensors, peers, strict=True):
         assert tensor.grad.dtype == dtype
         np.testing.assert_allclose(tensor.grad, other.grad.numpy(), **TOLERANCE[dtype])
-
-
-@pytest.mark.parametrize(("theirs", "ours"), CALLS.items())
-def test_a_call_in_the_table_is_pytorchs(theirs, ours):
-    ids, row = np.random.default_rng(3).integers(0, 4, (3, 2, 5)), np.array([2, 0, 2])
-    x, peer = Tensor(X, requires_grad=True), torch.tensor(X, requires_grad=True)
-    spaces = {"torch": torch, "F": functional, "ids": torch.tensor(ids), "row": torch.tensor(row)}
-    expected = eval(theirs, spaces | {"x": peer})
-    result = eval(ours, {"anaphora": anaphora, "ops": ops, "ids": Tensor(ids), "row": row, "x": x})
-    recorded = getattr(expected, "requires_grad", False)
-    assert getattr(result, "requires_grad", False) == recorded
-    assert np.shape(result) == tuple(getattr(expected, "shape", ()))
-    plain = expected.detach().numpy() if isinstance(expected, torch.Tensor) else expected
-    np.testing.assert_allclose(np.asarray(result), plain, rtol=1e-6)
-    if recorded:
-        dy = np.random.default_rng(1).normal(size=result.shape)
-        result.backward(dy)
-        expected.backward(torch.tensor(dy))
-        np.testing.assert_allclose(x.grad, peer.grad.numpy(), rtol=1e-10, atol=1e-12)
 
 
 def test_creation_has_pytorchs_dtypes():

@@ -276,6 +276,7 @@ class Tensor(Methods):
 
     # Backward
 
+    @foreign_names.arguments_checked
     def backward(self, gradient: ArrayLike | None = None, *, retain_graph: bool = False) -> None:
         """Add the gradients of this Tensor to ``grad`` of the leaves that it was computed from.
 
@@ -504,9 +505,11 @@ def _on_arrays(name: str, function: Callable[..., Any], inputs: Any, options: An
     lost = recording() and any(t.requires_grad for t in tensors) and _has_floats(result)
     if lost and function not in _WITHOUT_GRADIENT:
         hint = foreign_names.advice("Tensor", name)
+        if hint is None or hint.startswith("NumPy's"):
+            hint = "see anaphora.ops"
         raise TypeError(
-            f"numpy.{name}: its result would have no gradient; {hint or 'see anaphora.ops'}, or "
-            "pass x.data to use the values without gradient"
+            f"numpy.{name}: its result would have no gradient; {hint}, or pass x.data to use the "
+            "values without gradient"
         )
     return result
 
