@@ -43,8 +43,8 @@ PACKAGES = [
     "anaphora." + name
     for name in (
         "artifact", "cells", "data", "distributed", "equations", "estimators", "generation",
-        "interop", "metrics", "models", "nn", "ops", "optim", "plot", "serve", "synthetic",
-        "tensor", "training",
+        "interop", "metrics", "models", "nn", "nn.init", "ops", "optim", "plot", "serve",
+        "synthetic", "tensor", "training",
     )
 ]  # fmt: skip
 """The packages whose exports the reference shows, with every argument."""

@@ -24,7 +24,8 @@ settings.load_profile("repeatable")
 SLOW = {
     "cli", "distributed", "engine", "interop", "parity", "serve", "training", "test_artifact.py",
     "test_benchmarks.py", "test_documentation.py", "test_estimators.py", "test_examples.py",
-    "test_forecasting_estimator.py", "test_project.py", "test_searches.py", "test_tensor.py",
+    "test_forecasting_estimator.py", "test_imports.py", "test_project.py", "test_searches.py",
+    "test_tensor.py",
 }  # fmt: skip
 
 

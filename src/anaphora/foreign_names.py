@@ -20,63 +20,125 @@ _CPU = "omit it: everything runs on the CPU"
 _WRITING = "`with x.writing() as array: array[...] = values`"
 _PACKING = "`layer(x, lengths=lengths)`: any order, no packing"
 _BFLOAT16 = "`anaphora.matmul_precision('bfloat16')`: products are rounded, arrays stay float32"
-_NUMBERS = "`x.data`, the numbers as an array: they have no gradient"
 
 # By owner; a key holds several names, separated by spaces.
 NAMES: dict[str, dict[str, str]] = {
     "Tensor": {
-        "view view_as reshape_as": "`x.reshape(...)`",
+        "view view_as reshape_as resize resize_ unflatten": "`x.reshape(...)`",
         "ravel": "`x.flatten()`",
         "unsqueeze": "`x.expand_dims(axis)`",
         "permute t":
             "`x.transpose(...)`, or `x.T`; omit it around `nn.Conv1d`, which reads [T, B, I]",
         "swapdims mT": "`x.swapaxes(axis1, axis2)`",
         "movedim moveaxis": "`ops.moveaxis(x, source, destination)`",
-        "contiguous": "omit it: operations take any layout",
+        "contiguous is_contiguous stride storage data_ptr":
+            "omit it: operations take any layout",
         "expand expand_as": "`x.broadcast_to(shape)`",
         "repeat_interleave": "`x.repeat(2, axis=0)`",
-        "cat": "`ops.concatenate([x, y], axis=0)`",
+        "fliplr flipud": "`x.flip(axis=1)`, `x.flip(axis=0)`",
+        "cat concat": "`ops.concatenate([x, y], axis=0)`",
+        "vstack hstack row_stack column_stack": "`ops.concatenate([x, y], axis=0)`, or axis=1",
         "chunk": "`ops.split(x, sections, axis=0)`",
+        "split split_with_sizes tensor_split hsplit vsplit":
+            "`ops.split(x, [2, 5], axis=0)`: the places of the cuts, or the number of equal parts",
         "unbind": "`ops.unstack(x)`, or a loop over x",
-        "mm bmm mv dot": "`x @ y`",
-        "add sub mul div": "`x + y`, `x - y`, `x * y`, `x / y`",
-        "add_ sub_ mul_ div_ copy_ fill_ zero_ clamp_ masked_fill_ normal_ uniform_": _WRITING,
-        "pow": "`x ** number`",
+        "narrow": "`x[start : start + length]`, or `x[:, start : start + length]` along axis 1",
+        "unfold":
+            "`ops.stack([x[k : k + size] for k in range(0, len(x) - size + 1, step)])`, windows",
+        "mm bmm mv dot matmul vdot": "`x @ y`",
+        "addmm addmv baddbmm": "`x + y @ z`",
+        "addcmul": "`x + value * y * z`",
+        "addcdiv": "`x + value * y / z`",
+        "add sub subtract mul multiply div divide true_divide":
+            "`x + y`, `x - y`, `x * y`, `x / y`",
+        "add_ sub_ mul_ div_ pow_ neg_ addcmul_ lerp_ copy_ fill_ fill zero_ clamp_ clip_ "
+        "masked_fill_ index_fill_ index_copy_ index_add_ scatter_ scatter_add_ put put_ "
+        "fill_diagonal_ normal_ uniform_ bernoulli_ exponential_ random_ apply_ tril_ triu_ "
+        "subtract_ multiply_ divide_ addcdiv_ addmm_": _WRITING,
+        "exp_ log_ sqrt_ sin_ cos_ tanh_ sigmoid_ relu_ abs_ round_ floor_ ceil_ squeeze_ "
+        "transpose_ swapaxes_ cumsum_":
+            "`x = x.exp()` and so on: an operation returns a new Tensor",
+        "pow float_power": "`x ** number`",
         "square": "`x * x`",
-        "neg": "`-x`",
+        "neg negative": "`-x`",
+        "positive": "omit it: `+x` is x",
+        "absolute": "`x.abs()`",
+        "reciprocal": "`1 / x`",
+        "rsqrt": "`1 / x.sqrt()`",
+        "log2": "`x.log() / math.log(2)`",
+        "log10": "`x.log() / math.log(10)`",
+        "exp2": "`(x * math.log(2)).exp()`",
+        "log1p expm1": "`ops.log(1 + x)`, `ops.exp(x) - 1`",
+        "tan": "`x.sin() / x.cos()`",
+        "sinh cosh": "`(x.exp() - (-x).exp()) / 2`, with `+` for the cosine",
+        "erfc": "`1 - ops.erf(x)`",
+        "logit": "`(x / (1 - x)).log()`",
+        "xlogy": "`x * ops.log(y)`",
+        "prelu": "`ops.where(x > 0, x, weight * x)`, or `nn.PReLU()`",
+        "trunc fix": "`ops.sign(x) * x.abs().floor()`",
+        "frac": "`x - ops.sign(x) * x.abs().floor()`",
         "clamp": "`x.clip(min, max)`",
         "clamp_min": "`x.clip(min=0)`",
         "clamp_max": "`x.clip(max=1)`",
+        "fmax fmin": "`ops.maximum(x, y)`, `ops.minimum(x, y)`",
         "amin": "`x.min(axis)`",
         "amax": "`x.max(axis)`",
         "aminmax": "`x.min(axis)` and `x.max(axis)`",
         "gather take_along_dim": "`x.take_along_axis(indices, axis)`",
-        "scatter scatter_add index_add": "`ops.where`, or the gradient of `x[index]`",
+        "scatter scatter_add scatter_reduce index_add index_copy index_fill index_put "
+        "masked_scatter": "`ops.where`, or the gradient of `x[index]`",
         "index_select select take": "`x[index]`, or `x[:, index]` along axis 1",
         "masked_select": "`x[mask]`",
-        "sign remainder floor_divide": "`ops.sign(x)`, `x % y`, `x // y`",
-        "eq ne lt le gt ge": "`x == y`, `x != y`, `x < y` and so on: arrays of booleans",
-        "nonzero unique median cumprod": "NumPy's, of `x.data`",
+        "sign sgn": "`ops.sign(x)`",
+        "remainder": "`x % y`",
+        "floor_divide": "`x // y`",
+        "eq ne not_equal lt less le less_equal gt greater ge greater_equal":
+            "`x == y`, `x != y`, `x < y` and so on: arrays of booleans",
+        "logical_and logical_or logical_xor logical_not bitwise_and bitwise_or bitwise_xor "
+        "bitwise_not": "`mask & other`, `mask | other`, `mask ^ other`, `~mask`",
+        "isnan isinf isfinite isclose allclose":
+            "`np.isnan(x)` and so on: NumPy's, arrays of booleans",
+        "equal": "`np.array_equal(x, y)`",
+        "count_nonzero": "`(x != 0).sum()`",
+        "nan_to_num": "`ops.where(np.isnan(x), 0.0, x)`",
+        "nansum": "`ops.where(np.isnan(x), 0.0, x).sum()`",
+        "nonzero argwhere unique bincount median quantile nanmean cumprod cummax cummin cov "
+        "corrcoef kron cross fmod atan2 arctan2 asin acos atan arcsin arccos arctan hypot trapz":
+            "NumPy's, of `x.data`",
+        "det logdet slogdet inverse pinverse svd qr cholesky matrix_power":
+            "NumPy's `np.linalg`, of `x.data`",
+        "kthvalue": "`x.sort(axis)[k - 1]`",
+        "msort": "`x.sort(axis=0)`",
         "where": "`ops.where(condition, x, other)`",
         "lerp": "`x + weight * (y - x)`",
         "diff": "`x[1:] - x[:-1]`",
-        "log1p expm1": "`ops.log(1 + x)`, `ops.exp(x) - 1`",
+        "dist": "`(x - y).norm()`",
         "logaddexp": "`ops.logsumexp(ops.stack([x, y]), axis=0)`",
-        "outer inner tensordot": "`ops.einsum('i,j->ij', x, y)` and so on",
-        "vstack hstack": "`ops.concatenate([x, y], axis=0)`, or axis=1",
-        "float double half long int bool type": "`x.astype(dtype)`",
+        "outer ger inner tensordot": "`ops.einsum('i,j->ij', x, y)` and so on",
+        "trace": "`ops.einsum('ii', x)`",
+        "diagonal diag": "`ops.einsum('ii->i', x)`",
+        "diag_embed": "`x.expand_dims(-1) * np.eye(n)`",
+        "tril": "`ops.where(np.tri(rows, columns) > 0, x, 0.0)`",
+        "triu": "`ops.where(np.tri(rows, columns, -1) > 0, 0.0, x)`",
+        "float double half long int short byte bool type type_as": "`x.astype(dtype)`",
         "bfloat16": _BFLOAT16,
-        "to cuda cpu device is_cuda pin_memory": _CPU,
+        "to cuda cpu device get_device is_cuda is_cpu is_mps pin_memory is_pinned": _CPU,
         "clone copy": "omit it, operations never change x; `Tensor(x)` copies the numbers",
         "detach_": "`x = x.detach()`",
         "requires_grad_": "`x.requires_grad = True`",
         "grad_fn is_leaf": "`anaphora.tensor.graph`, what was recorded",
-        "register_hook retain_grad": "`anaphora.hook`, which sees every operation and gradient",
+        "register_hook retain_grad retains_grad register_post_accumulate_grad_hook":
+            "`anaphora.hook`, which sees every operation and gradient",
         "nelement numel": "`x.size`",
         "dim ndimension": "`x.ndim`",
-        "new_zeros new_ones new_full":
+        "nbytes itemsize element_size": "`x.data.nbytes`, `x.data.itemsize`",
+        "new_zeros new_ones new_full new_empty":
             "`anaphora.zeros(shape, dtype=x.dtype)`, `anaphora.ones`, `anaphora.full`",
+        "new_tensor new": "`Tensor(values, dtype=x.dtype)`",
         "is_floating_point": "`x.dtype.kind == 'f'`",
+        "multinomial": "`anaphora.multinomial(x, num_samples)`",
+        "bernoulli": "`anaphora.rand(x.shape) < x`",
+        "share_memory_ to_dense": "omit it",
     },
     "RowGradient": {
         "sum mean max min std copy reshape ravel tolist T size ndim astype norm":
@@ -90,10 +152,18 @@ NAMES: dict[str, dict[str, str]] = {
         "cuda cpu device": _CPU + "; `module.to(dtype)` converts the numbers",
         "half bfloat16": _BFLOAT16,
         "register_parameter register_module add_module": "`self.name = Parameter(...)` or a module",
-        "get_parameter get_submodule get_buffer": "`dict(module.named_parameters())[name]`",
-        "register_backward_hook register_full_backward_hook":
+        "get_parameter get_submodule get_buffer":
+            "`dict(module.named_parameters())[name]`, `module.named_modules()` and so on",
+        "set_submodule": "`setattr(parent, name, module)`",
+        "type": "`module.to(dtype)`",
+        "all_weights": "`list(module.parameters())`",
+        "get_extra_state set_extra_state": "`module.register_buffer(name, values)`",
+        "register_state_dict_pre_hook register_state_dict_post_hook "
+        "register_load_state_dict_pre_hook register_load_state_dict_post_hook":
+            "a `state_dict` or `load_state_dict` of your class, which calls `super()`",
+        "register_backward_hook register_full_backward_hook register_full_backward_pre_hook":
             "`anaphora.hook`, which sees every operation and gradient",
-        "flatten_parameters share_memory compile": "omit it",
+        "flatten_parameters share_memory compile to_empty": "omit it",
         "fit train_on_batch": "`training.Trainer`",
         "predict": "`model.eval()`, then `model(x)` within `no_grad()`",
         "summary": "`print(model)`",
@@ -105,88 +175,184 @@ NAMES: dict[str, dict[str, str]] = {
         "param_groups lr": "`optimizer.learning_rate`; `optimizer.groups` shows those of groups",
         "add_param_group": "a list of all groups when the optimizer is made",
         "state": "`optimizer.state_dict()`",
+        "defaults": "`optimizer.learning_rate` and its other attributes",
+        "register_step_pre_hook register_step_post_hook":
+            "your own call before or after `optimizer.step()`",
         "minimize apply_gradients": "`loss.backward()`, then `optimizer.step()`",
     },
     "Schedule": {
         "step": "`schedule.on_step(step)`, `on_epoch(epoch)` and `on_evaluation(loss)`",
         "get_last_lr get_lr": "`schedule.learning_rate`",
+        "base_lrs": "`schedule.initial_learning_rate`",
+        "last_epoch": "omit it: you count epochs and steps",
     },
     "anaphora.nn": {
         "functional": "`anaphora.ops`, or methods of Tensors",
         "utils": "`optim.clip_grad_norm`, `ops.pad_sequence`; `lengths=` of a layer, not packing",
-        "init": "`initialization=` of a layer, or `with p.writing() as array`",
+        "clip_grad_norm_": "`optim.clip_grad_norm(parameters, max_norm)`",
+        "clip_grad_value_": "`optim.clip_grad_value(parameters, limit)`",
+        "pad_sequence": "`ops.pad_sequence(sequences)`",
+        "pack_padded_sequence pad_packed_sequence pack_sequence PackedSequence": _PACKING,
+        "parameters_to_vector": "`ops.concatenate([p.flatten() for p in model.parameters()])`",
+        "vector_to_parameters": "`with p.writing() as array: array[...] = values` of each",
+        "weight_norm spectral_norm parametrizations": "`weight_dropout=` or `weight_decay=`",
         "MultiLabelSoftMarginLoss": "`nn.BCEWithLogitsLoss()`",
         "GaussianNLLLoss": "`ops.gaussian_nll_loss(mean, deviation, targets)`",
         "KLDivLoss": "`(p * (ops.log(p) - log_q)).sum()`",
+        "PoissonNLLLoss": "`(log_rate.exp() - targets * log_rate).mean()`",
+        "MarginRankingLoss": "`(margin - y * (x1 - x2)).relu().mean()`",
+        "TripletMarginLoss":
+            "`((x - near).norm(axis=-1) - (x - far).norm(axis=-1) + margin).relu().mean()`",
+        "CosineEmbeddingLoss":
+            "`ops.where(y > 0, 1 - c, (c - margin).relu()).mean()` of `ops.cosine_similarity`",
+        "HingeEmbeddingLoss": "`ops.where(y > 0, x, (margin - x).relu()).mean()`",
+        "SoftMarginLoss": "`ops.softplus(-y * x).mean()`",
         "RNNBase": "`nn.Recurrent(cell, input_size, hidden_size)`",
         "RNNCellBase": "`nn.RecurrentCell(cell, input_size, hidden_size)`",
         "Unflatten": "`x.reshape(...)` in forward",
+        "Hardtanh": "`x.clip(-1, 1)` in forward",
+        "ReLU6": "`x.clip(0, 6)` in forward",
+        "Hardsigmoid": "`(x / 6 + 0.5).clip(0, 1)` in forward",
+        "Hardswish": "`x * (x / 6 + 0.5).clip(0, 1)` in forward",
+        "LogSigmoid": "`-ops.softplus(-x)` in forward",
+        "Softsign": "`x / (1 + x.abs())` in forward",
+        "Mish": "`x * ops.softplus(x).tanh()` in forward",
+        "CELU": "`alpha * ops.elu(x / alpha)` in forward",
+        "SELU": "`1.0507010 * ops.elu(x, 1.6732632)` in forward",
+        "Tanhshrink": "`x - x.tanh()` in forward",
+        "Softmin": "`ops.softmax(-x)` in forward",
+        "Threshold": "`ops.where(x > threshold, x, value)` in forward",
+        "Hardshrink": "`ops.where(x.abs() > limit, x, 0.0)` in forward",
+        "PairwiseDistance": "`(x - y).norm(axis=-1)` in forward",
+        "Bilinear": "`ops.einsum('bi,oij,bj->bo', x, weight, y)` in forward",
+        "ZeroPad1d ConstantPad1d": "`ops.pad(x, {0: (2, 1)})` of x [T, B, I] in forward",
+        "ReplicationPad1d ReflectionPad1d CircularPad1d":
+            "`ops.pad(x, {0: (2, 1)}, mode='edge')`, 'reflect' or 'wrap' in forward",
+        "Upsample": "`x.repeat(2, axis=0)` of x [T, B, I] in forward",
+        "Dropout1d AlphaDropout": "`nn.Dropout(rate)`, or `locked_dropout=` of a recurrent layer",
         "InstanceNorm1d": "`nn.GroupNorm(channels, channels)`",
         "AdaptiveAvgPool1d AdaptiveMaxPool1d": "`x.mean(axis=0)`, `x.max(axis=0)` of x [T, B, I]",
         "EmbeddingBag": "`nn.Embedding(V, E)(ids).mean(axis)`",
-        "BatchNorm2d Conv2d Transformer TransformerEncoder":
+        "LazyLinear LazyConv1d LazyBatchNorm1d": "the same without Lazy: sizes are given",
+        "AdaptiveLogSoftmaxWithLoss": "`ops.linear_cross_entropy(x, weight, bias, targets)`",
+        "BatchNorm2d Conv2d MaxPool2d ConvTranspose1d Transformer TransformerEncoder "
+        "TransformerDecoder TransformerEncoderLayer TransformerDecoderLayer":
             "nothing: the networks here are recurrent",
-        "DataParallel": _CPU,
+        "DataParallel parallel SyncBatchNorm": _CPU,
         "Dense": "`nn.Linear(in_features, out_features)`",
         "Bidirectional": "`bidirectional=True` of a layer",
         "SimpleRNN": "`nn.RNN`",
         "TimeDistributed": "omit it: `nn.Linear` takes any leading axes",
         "Masking": "`lengths=` of a layer",
     },
+    "anaphora.nn.init": {
+        "eye_ dirac_ sparse_ trunc_normal_": _WRITING,
+        "uniform normal constant xavier_uniform xavier_normal kaiming_uniform kaiming_normal "
+        "orthogonal": "`nn.init.uniform_(p)` and so on, with `_`",
+    },
     "anaphora.ops": {
-        "cat": "`ops.concatenate`",
-        "bmm mm dot": "`ops.matmul`",
-        "outer": "`ops.einsum('i,j->ij', a, b)`",
-        "gather take_along_dim": "`ops.take_along_axis(x, indices, axis)`",
-        "repeat_interleave": "`ops.repeat`",
-        "amax amin": "`ops.max`, `ops.min`",
         "swish": "`ops.silu`",
         "mse_loss": "`ops.mean_squared_error`",
+        "kl_div": "`(p * (ops.log(p) - log_q)).sum()`",
+        "poisson_nll_loss": "`(log_rate.exp() - targets * log_rate).mean()`",
+        "margin_ranking_loss": "`(margin - y * (x1 - x2)).relu().mean()`",
+        "triplet_margin_loss":
+            "`((x - near).norm(axis=-1) - (x - far).norm(axis=-1) + margin).relu().mean()`",
+        "cosine_embedding_loss":
+            "`ops.where(y > 0, 1 - c, (c - margin).relu()).mean()` of `ops.cosine_similarity`",
+        "hinge_embedding_loss": "`ops.where(y > 0, x, (margin - x).relu()).mean()`",
+        "soft_margin_loss": "`ops.softplus(-y * x).mean()`",
         "multi_head_attention_forward": "`nn.MultiheadAttention`",
         "smooth_l1_loss": "`ops.huber_loss(y, targets, delta=beta) / beta`",
         "multilabel_soft_margin_loss":
             "`ops.binary_cross_entropy_with_logits(logits, targets)`",
-        "permute": "`ops.transpose`",
-        "view": "`ops.reshape`",
-        "unsqueeze": "`ops.expand_dims(x, axis)`",
-        "movedim": "`ops.moveaxis`",
-        "expand": "`ops.broadcast_to`",
-        "chunk": "`ops.split`",
-        "unbind": "`ops.unstack`",
-        "clamp": "`ops.clip(x, min, max)`",
-        "pow": "`ops.power`",
-        "scaled_dot_product_attention": "`nn.MultiheadAttention`, `nn.MultiplicativeAttention`",
+        "scaled_dot_product_attention":
+            "`(q @ k.swapaxes(-1, -2) / math.sqrt(H)).softmax() @ v`, or `nn.MultiheadAttention`",
         "normalize": "`x / x.norm(axis=-1, keepdims=True)`; `ops.layer_norm`",
+        "pairwise_distance": "`(x - y).norm(axis=-1)`",
+        "cdist": "`(x.expand_dims(-2) - y.expand_dims(-3)).norm(axis=-1)`",
+        "hardtanh": "`x.clip(-1, 1)`",
+        "relu6": "`x.clip(0, 6)`",
+        "hardsigmoid": "`(x / 6 + 0.5).clip(0, 1)`",
+        "hardswish": "`x * (x / 6 + 0.5).clip(0, 1)`",
+        "logsigmoid": "`-ops.softplus(-x)`",
+        "softsign": "`x / (1 + x.abs())`",
+        "mish": "`x * ops.softplus(x).tanh()`",
+        "celu": "`alpha * ops.elu(x / alpha)`",
+        "selu": "`1.0507010 * ops.elu(x, 1.6732632)`",
+        "tanhshrink": "`x - x.tanh()`",
+        "softmin": "`ops.softmax(-x)`",
+        "threshold": "`ops.where(x > threshold, x, value)`",
+        "hardshrink": "`ops.where(x.abs() > limit, x, 0.0)`",
+        "bilinear": "`ops.einsum('bi,oij,bj->bo', x, weight, y)`",
+        "max_pool1d avg_pool1d": "`nn.MaxPool1d(2)(x)`, `nn.AvgPool1d(2)(x)` of x [T, B, I]",
+        "adaptive_avg_pool1d adaptive_max_pool1d":
+            "`x.mean(axis=0)`, `x.max(axis=0)` of x [T, B, I]",
+        "rms_norm group_norm": "`nn.RMSNorm(features)(x)`, `nn.GroupNorm(groups, features)(x)`",
+        "embedding_bag": "`ops.embedding(weight, ids).mean(axis)`",
+        "dropout1d alpha_dropout": "`ops.dropout(x, rate)`",
+        "interpolate upsample": "`x.repeat(2, axis=0)` of x [T, B, I]",
     },
     "anaphora.optim": {
-        "lr_scheduler": "schedules: `optim.Cosine`, `optim.ExponentialDecay`, `optim.WarmUp`",
+        "lr_scheduler":
+            "schedules: `optim.StepDecay`, `optim.Cosine`, `optim.OneCycle`, `optim.WarmUp`, ...",
+        "LRScheduler": "`optim.Schedule`",
         "CosineAnnealingLR": "`optim.Cosine(optimizer, total_steps=...)`",
         "StepLR": "`optim.StepDecay(optimizer, epochs=step_size, decay=gamma)`",
-        "ExponentialLR MultiStepLR LambdaLR": "`optim.ExponentialDecay`, or a `Schedule`",
+        "ExponentialLR": "`optim.ExponentialDecay(optimizer, decay=gamma, constant_epochs=1)`",
+        "ConstantLR MultiStepLR LambdaLR MultiplicativeLR PolynomialLR CyclicLR SequentialLR "
+        "ChainedScheduler CosineAnnealingWarmRestarts":
+            "a class of your own: an `optim.Schedule` with `on_epoch` or `on_step`",
         "ReduceLROnPlateau": "`optim.ReduceOnPlateau`",
         "OneCycleLR": "`optim.OneCycle(optimizer, total_steps=...)`; its peak is the optimizer's",
         "LinearLR": "`optim.WarmUp(optim.Cosine(...), steps=...)`",
         "clip_grad_norm_": "`optim.clip_grad_norm(parameters, max_norm)`",
         "clip_grad_value_": "`optim.clip_grad_value(parameters, limit)`",
+        "swa_utils": "`optim.ASGD`, which averages",
         "SparseAdam": "`optim.Adam`, which takes gradients of rows",
-        "Adamax Rprop": "`optim.Adam` or another of `optim.OPTIMIZERS`",
+        "Adamax Rprop Adafactor Muon": "`optim.Adam` or another of `optim.OPTIMIZERS`",
     },
     "anaphora": {
-        "as_tensor from_numpy FloatTensor LongTensor": "`Tensor(array)`",
-        "linspace eye tril triu randperm": "NumPy's, then `Tensor(array)`",
+        "as_tensor asarray from_numpy FloatTensor DoubleTensor LongTensor IntTensor BoolTensor "
+        "scalar_tensor": "`Tensor(array)`",
+        "linspace logspace eye tril triu tril_indices triu_indices randperm meshgrid block_diag "
+        "cartesian_prod hann_window hamming_window": "NumPy's, then `Tensor(array)`",
         "empty": "`anaphora.zeros(shape)`",
+        "range": "`anaphora.arange(start, stop)`, without the stop",
         "zeros_like ones_like empty_like full_like":
             "`anaphora.zeros(x.shape)`, `anaphora.ones(x.shape)`, `anaphora.full(x.shape, 3.0)`",
         "randn_like rand_like": "`anaphora.randn(x.shape)`, `anaphora.rand(x.shape)`",
-        "float32 float64 int64 long": "NumPy's dtypes",
+        "randint_like": "`anaphora.randint(low, high, x.shape)`",
+        "normal": "`mean + deviation * anaphora.randn(shape)`",
+        "poisson binomial": "NumPy's, from `anaphora.random.generator()`",
+        "Generator get_rng_state set_rng_state initial_seed default_generator":
+            "`anaphora.random.generator()`; `get_state()` and `set_state(state)` beside it",
+        "std_mean var_mean": "`x.std(ddof=1)` and `x.mean()`",
+        "chain_matmul": "`x @ y @ z`",
+        "searchsorted bucketize isin histc histogram": "NumPy's, of `x.data`",
+        "linalg": "`x.norm(...)`; NumPy's `np.linalg`, of `x.data`",
+        "is_tensor": "`isinstance(x, Tensor)`",
+        "Size": "`tuple`",
+        "inf nan pi e": "`math.inf`, `math.nan`, `math.pi`, `math.e`",
+        "newaxis": "`x[None]`",
+        "finfo iinfo": "`np.finfo(x.dtype)`, `np.iinfo(x.dtype)`",
+        "float32 float64 float16 int64 int32 int16 int8 uint8 float double half long int short "
+        "bool dtype": "NumPy's dtypes, or their names, such as `'float64'`",
+        "get_default_dtype set_default_dtype": "`dtype=` of layers and of `anaphora.zeros`",
+        "set_printoptions": "`np.set_printoptions(...)`",
+        "use_deterministic_algorithms backends":
+            "omit it: the bits of results never depend on threads or batches",
+        "set_default_device": _CPU,
+        "distributions": "losses: `ops.gaussian_nll_loss`; samples: `anaphora.random.generator()`",
+        "vmap func": "omit it: operations take any leading axes",
+        "lstm_cell gru_cell rnn_tanh_cell": "`nn.LSTMCell`, `nn.GRUCell`, `nn.RNNCell`",
+        "testing": "`np.testing.assert_allclose(x, y)`",
         "bfloat16 autocast amp": _BFLOAT16,
         "set_float32_matmul_precision": "`anaphora.set_matmul_precision('bfloat16')`",
         "get_float32_matmul_precision": "`engine.current_matmul_precision()`",
         "quantization ao": "`models.quantize(directory, out)`, or `model.weights = 'int8'`",
         "onnx": "`anaphora.interop.onnx.save(model, path)`",
         "GradScaler": "omit it: bfloat16 has the range of float32",
-        "cat": "`ops.concatenate`",
-        "unsqueeze clamp permute gather bmm mm": "methods of Tensors, or `anaphora.ops`",
         "manual_seed": "`anaphora.random.seed(1)`",
         "save": "`model.save(directory)`, or `artifact.write_weights(path, model.state_dict())`",
         "device cuda": _CPU,
@@ -200,7 +366,17 @@ NAMES: dict[str, dict[str, str]] = {
         "functional": "`anaphora.ops`",
         "utils": "`training.DataLoader`, `training.TensorDataset`",
         "keras layers": "`anaphora.nn`",
-        "pack_padded_sequence": _PACKING,
+        "pack_padded_sequence pad_packed_sequence": _PACKING,
+    },
+    "anaphora.training": {
+        "Subset random_split": "`[dataset[i] for i in indices]`: any sequence is a dataset",
+        "ConcatDataset StackDataset":
+            "`[*one, *other]`, `list(zip(one, other))`: any sequence is a dataset",
+        "IterableDataset": "`list(examples)`, or the batches of `anaphora.data`",
+        "Sampler BatchSampler RandomSampler SequentialSampler SubsetRandomSampler "
+        "WeightedRandomSampler": "`shuffle=True`, or a dataset that has its examples in that order",
+        "default_collate default_convert": "`training.collate`",
+        "get_worker_info": "omit it: batches are made when they are asked for",
     },
     "arguments": {
         "lr": "`learning_rate=`",
@@ -226,12 +402,28 @@ NAMES: dict[str, dict[str, str]] = {
             "omit it: a layer returns all outputs and the state, and takes a state",
         "recurrent_dropout": "`weight_dropout=` or `zoneout=`",
         "enforce_sorted": "omit it: lengths may be in any order",
-        "elementwise_affine": "omit it: `bias=False` omits the bias",
-        "count_include_pad ceil_mode return_indices": "omit it",
+        "elementwise_affine": "omit it: `bias=False` omits the bias, `ops.layer_norm(x)` both",
+        "return_indices": "omit it",
+        "padding_mode": "`ops.pad(x, {0: (2, 1)}, mode='edge')` before it",
+        "max_norm norm_type scale_grad_by_freq sparse":
+            "omit it: the gradient is of the rows that were looked up",
+        "_weight _freeze": "`nn.Embedding.from_pretrained(vectors, freeze=True)`",
+        "add_bias_kv add_zero_attn": "omit it",
+        "threshold": "omit it: nothing overflows",
+        "rounding_mode": "`x // y`",
+        "alpha": "`x + alpha * y`",
+        "target": "`targets=`, or the second argument",
+        "input log_probs": "the first argument, without a name",
+        "zero_infinity": "`impossible='zero'` of `ops.ctc_loss`",
+        "tau": "`temperature=`",
+        "create_graph": "omit it: gradients of gradients are not recorded",
+        "set_to_none": "omit it: gradients become None",
+        "axis0": "`axis1=`, `axis2=`",
+        "end": "`stop=`",
         "inplace out": "omit it: an operation returns a new Tensor",
         "weight": "`class_weights=` of a loss over classes",
         "label_smoothing": "`label_smoothing=` of `ops.cross_entropy`",
-        "beta": "`delta=`",
+        "beta": "`delta=` of `ops.huber_loss`; `ops.softplus(beta * x) / beta`",
         "T_max": "`total_steps=`",
         "max_iter": "`max_iterations=`",
         "step_size": "`epochs=`",
@@ -240,12 +432,15 @@ NAMES: dict[str, dict[str, str]] = {
         "eta_min min_lr": "`minimum=`",
         "size_average reduce": "`reduction=`",
         "clip_value": "`limit=`",
-        "num_workers pin_memory persistent_workers prefetch_factor":
+        "num_workers pin_memory persistent_workers prefetch_factor timeout worker_init_fn":
             "omit it: batches are made when they are asked for",
         "sampler batch_sampler": "a dataset that has its examples in that order",
     },
 }  # fmt: skip
 """What to write instead of a name, as Markdown."""
+
+ALSO = {"anaphora.ops": ("Tensor",), "anaphora": ("anaphora.ops", "Tensor")}
+"""Where else the answers are: most methods of PyTorch's Tensors are functions too."""
 
 CALLS = {
     "x.view(3, 20)": "x.reshape(3, 20)",
@@ -317,7 +512,8 @@ def advice(owner: str, name: str) -> str | None:
     >>> advice("Tensor", "view"), advice("Tensor", "nonsense")
     ('write x.reshape(...)', None)
     """
-    found = _names(owner).get(name)
+    tables = (owner, *ALSO.get(owner, ()))
+    found = next((text for table in tables if (text := _names(table).get(name))), None)
     if found is None:
         return None
     return ("write " if found.startswith("`") else "") + found.replace("`", "")
@@ -489,10 +685,12 @@ def markdown() -> str:
         "Module": "Attributes of modules",
         "Optimizer": "Attributes of optimizers",
         "Schedule": "Attributes of schedules",
-        "anaphora.nn": "`torch.nn`, `keras.layers`",
-        "anaphora.ops": "`torch.nn.functional`",
+        "anaphora.nn": "`torch.nn`, `torch.nn.utils`, `keras.layers`",
+        "anaphora.nn.init": "`torch.nn.init`",
+        "anaphora.ops": "`torch.nn.functional` (and attributes of Tensors)",
         "anaphora.optim": "`torch.optim`",
-        "anaphora": "`torch`",
+        "anaphora": "`torch` (and `torch.nn.functional`, attributes of Tensors)",
+        "anaphora.training": "`torch.utils.data`",
         "arguments": "Arguments",
     }
     lines = ["### Calls", "", "| there | here |", "|---|---|"]

@@ -848,6 +848,7 @@ FUNCTIONS = {
     ),
     "sin": lambda m, x: ops.sin(3 * x),
     "cos": lambda m, x: np.cos(3 * x),
+    "erf": lambda m, x: ops.erf(2 * x),
     "floor": lambda m, x: ops.floor(3 * x),
     "ceil": lambda m, x: ops.ceil(3 * x),
     "round": lambda m, x: (ops.round(3 * x), ops.round(x, 1)),

@@ -178,3 +178,70 @@ def test_bfloat16_is_no_dtype(make):
         ValueError, match=r"^dtype 'bfloat16': parameters are float32 or float64; for"
     ):
         make(3, 4, dtype="bfloat16")
+
+
+# PyTorch's functions
+
+MATRIX, FILTERS = (40, 30), (20, 10, 3)
+
+
+@pytest.mark.parametrize("shape", [MATRIX, FILTERS], ids=str)
+@pytest.mark.parametrize(
+    ("fill", "deviation"),
+    [
+        (lambda p: nn.init.xavier_uniform_(p, 1.5), lambda i, o: 1.5 * math.sqrt(2 / (i + o))),
+        (lambda p: nn.init.xavier_normal_(p, 1.5), lambda i, o: 1.5 * math.sqrt(2 / (i + o))),
+        (nn.init.kaiming_uniform_, lambda i, _: math.sqrt(2 / i)),
+        (
+            lambda p: nn.init.kaiming_uniform_(p, 2.0, "fan_out"),
+            lambda _, o: math.sqrt(2 / (1 + 4) / o),
+        ),
+        (
+            lambda p: nn.init.kaiming_normal_(p, mode="fan_out", nonlinearity="tanh"),
+            lambda _, o: 5 / 3 / math.sqrt(o),
+        ),
+        (lambda p: nn.init.normal_(p, 0.0, 0.3), lambda *_: 0.3),
+        (lambda p: nn.init.uniform_(p, -0.3, 0.3), lambda *_: 0.3 / math.sqrt(3)),
+    ],
+)
+def test_a_parameter_is_filled_with_samples(fill, deviation, shape):
+    parameter = nn.Parameter(np.ones(shape))
+    assert fill(parameter) is parameter
+    inputs, outputs = (shape[k] * math.prod(shape[2:]) for k in (1, 0))
+    expected = deviation(inputs, outputs)
+    assert parameter.data.std() == pytest.approx(expected, rel=0.1)
+    assert abs(parameter.data.mean()) < 0.15 * expected
+    assert len(np.unique(parameter.data)) == parameter.size
+    largest = np.abs(parameter.data).max() / expected
+    assert largest > 2 or 1.65 < largest <= math.sqrt(3)  # normal, or uniform
+
+
+@pytest.mark.parametrize("shape", [(3, 5), (5, 3), (4, 2, 3)], ids=str)
+def test_orthonormal_rows_or_columns_times_a_factor(shape):
+    parameter = nn.init.orthogonal_(nn.Parameter(np.ones(shape)), gain=2.0)
+    W = parameter.data.reshape(shape[0], -1)
+    W = W if shape[0] <= W.shape[1] else W.T
+    np.testing.assert_allclose(W @ W.T, 4 * np.eye(len(W)), atol=1e-12)
+
+
+def test_numbers_and_vectors():
+    bias = nn.Parameter([1.0, 2.0])
+    assert nn.init.zeros_(bias).data.tolist() == [0, 0]
+    assert nn.init.ones_(bias).data.tolist() == [1, 1]
+    assert nn.init.constant_(bias, 0.5).data.tolist() == [0.5, 0.5]
+    for call, message in (
+        (lambda: nn.init.xavier_normal_(bias), r"^a Tensor of shape \(2,\) has no inputs and outp"),
+        (lambda: nn.init.orthogonal_(bias), r"^a Tensor of shape \(2,\) has no inputs and outputs"),
+        (lambda: nn.init.calculate_gain("none"), r"^nonlinearity 'none' is not one of linear, co"),
+        (lambda: nn.init.kaiming_normal_(nn.Parameter([[1.0]]), mode="in"), r"^mode 'in' is not"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_gains_are_pytorchs():
+    torch = pytest.importorskip("torch", reason="needs PyTorch (extra peers)")
+    for name in ("linear", "conv1d", "sigmoid", "tanh", "relu", "leaky_relu", "selu"):
+        assert nn.init.calculate_gain(name) == torch.nn.init.calculate_gain(name)
+    gain = torch.nn.init.calculate_gain("leaky_relu", 0.3)
+    assert nn.init.calculate_gain("leaky_relu", 0.3) == gain

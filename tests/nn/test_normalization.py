@@ -104,8 +104,14 @@ def test_group_normalization_of_a_sequence_does_not_read_its_padding(batch_first
             for kind in (nn.MaxPool1d, nn.AvgPool1d)
             for o in ({}, {"stride": 2, "padding": 1})
         ),
+        *(
+            (kind, {"stride": stride, "ceil_mode": True, "padding": 1})
+            for kind in (nn.MaxPool1d, nn.AvgPool1d)
+            for stride in (2, 3, 4)
+        ),
+        (nn.AvgPool1d, {"stride": 2, "count_include_pad": False, "padding": 1}),
+        (nn.AvgPool1d, {"stride": 2, "count_include_pad": False, "padding": 1, "ceil_mode": True}),
         (nn.MaxPool1d, {"stride": 2, "ceil_mode": True}),
-        (nn.MaxPool1d, {"stride": 3, "ceil_mode": True, "padding": 1}),
         (nn.MaxPool1d, {"stride": 1, "dilation": 2, "padding": 2}),
     ],
     ids=str,
@@ -128,6 +134,7 @@ def test_gradients_of_pooling_and_group_and_rms_normalization(rng, check_gradien
     lengths = [6, 3]
     check_gradients(lambda x: nn.MaxPool1d(3, 2, 1)(x, lengths), x)
     check_gradients(lambda x: nn.AvgPool1d(3, 2, 1)(x, lengths), x)
+    check_gradients(lambda x: nn.AvgPool1d(3, 2, 1, True, False)(x, lengths), x)
     check = {
         "group": filled(nn.GroupNorm(2, 4, dtype=np.float64)),
         "rms": filled(nn.RMSNorm(4, dtype=np.float64)),

@@ -15,6 +15,7 @@ ACTIVATIONS = {
     "relu": (ops.relu, lambda x: x if x > 0 else 0.0),
     "softplus": (ops.softplus, lambda x: math.log(1 + math.exp(x))),
     "silu": (ops.silu, lambda x: x / (1 + math.exp(-x))),
+    "erf": (ops.erf, math.erf),
     "gelu": (ops.gelu, lambda x: x * statistics.NormalDist().cdf(x)),
     "gelu, tanh": (
         lambda x: ops.gelu(x, approximate="tanh"),
@@ -52,6 +53,15 @@ def test_nothing_overflows(dtype):
     for operation in (ops.sigmoid, ops.softplus, ops.tanh, ops.softmax, ops.log_softmax):
         operation(x).sum().backward()
     assert np.isfinite(x.grad).all()
+
+
+def test_glu_is_one_half_gated_by_the_other(rng, check_gradients):
+    x = rng.standard_normal((3, 4, 5))
+    expected = x[:, :2] / (1 + np.exp(-x[:, 2:]))
+    np.testing.assert_allclose(ops.glu(Tensor(x), axis=1).data, expected, rtol=1e-13)
+    check_gradients(lambda x: ops.glu(x, 1), x)
+    with pytest.raises(ValueError, match="split"):
+        ops.glu(Tensor(x))
 
 
 def test_relu_has_derivative_zero_at_zero():

@@ -163,3 +163,44 @@ def test_one_hot_of_ids_that_are_none():
         ops.one_hot([0, -1])
     with pytest.raises(ValueError, match=r"^one_hot: without ids, give num_classes"):
         ops.one_hot([])
+
+
+@pytest.mark.parametrize("axis", [-1, 1])
+def test_gumbel_softmax_chooses_classes_by_their_probabilities(axis):
+    random.seed(5)
+    logits = np.log([[0.1], [0.6], [0.3]])  # [3, 1]
+    drawn = np.broadcast_to(logits, (3, 4000)).T
+    rows = np.moveaxis(drawn[:, None], 2, axis)  # [N, 1, 3] or [N, 3, 1]
+    y = ops.gumbel_softmax(rows, hard=True, axis=axis).data
+    assert y.shape == rows.shape
+    np.testing.assert_allclose(y.sum(axis=axis), 1, atol=1e-12)
+    chosen = y > 0.5
+    np.testing.assert_allclose(y, chosen, atol=1e-12)
+    np.testing.assert_allclose(chosen.mean(axis=0).ravel(), [0.1, 0.6, 0.3], atol=0.03)
+
+
+@pytest.mark.parametrize("hard", [False, True])
+def test_gumbel_softmax_has_the_gradient_of_the_soft_choice(hard, rng, check_gradients):
+    logits, weights = rng.standard_normal((2, 3, 4)), rng.standard_normal((2, 3, 4))
+
+    def soft(x):
+        random.seed(6)
+        return ops.gumbel_softmax(x, 0.7, axis=1) * weights
+
+    check_gradients(soft, logits)
+    found = []
+    for choice in (False, hard):
+        x = Tensor(logits, requires_grad=True)
+        random.seed(6)
+        ops.gumbel_softmax(x, 0.7, choice, 1).backward(weights)
+        found.append(x.grad)
+    np.testing.assert_array_equal(*found)
+
+
+def test_gumbel_softmax_becomes_a_choice_as_it_cools():
+    random.seed(7)
+    warm = ops.gumbel_softmax(np.zeros((500, 3)), 1.0).data.max(axis=1).mean()
+    cold = ops.gumbel_softmax(np.zeros((500, 3)), 0.01).data.max(axis=1).mean()
+    assert cold > 0.95 > warm
+    with pytest.raises(ValueError, match=r"^gumbel_softmax: temperature must be above 0, not 0$"):
+        ops.gumbel_softmax([1.0], 0)

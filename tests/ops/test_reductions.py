@@ -61,3 +61,19 @@ def test_of_nothing(check_gradients):
 def test_an_axis_that_is_not_there():
     with pytest.raises(np.exceptions.AxisError, match="axis 2"):
         Tensor([[1.0]]).sum(axis=2)
+
+
+@pytest.mark.parametrize("axis", [0, 1, -1])
+def test_cosine_similarity(axis, rng, check_gradients):
+    x, y = rng.standard_normal((2, 3, 4)), rng.standard_normal((3, 4))
+    full = np.broadcast_to(y, x.shape)
+    expected = (x * full).sum(axis) / np.sqrt((x**2).sum(axis) * (full**2).sum(axis))
+    if axis:
+        result = ops.cosine_similarity(Tensor(x), Tensor(y), axis - 3 if axis > 0 else axis)
+        np.testing.assert_allclose(result.data, expected, rtol=1e-13)
+        check_gradients(lambda x, y: ops.cosine_similarity(x, y, -1), x, y)
+    result = ops.cosine_similarity(Tensor(x), Tensor(full), axis)
+    np.testing.assert_allclose(result.data, expected, rtol=1e-13)
+    zeros = ops.cosine_similarity(Tensor(np.zeros((2, 3)), requires_grad=True), np.ones((2, 3)))
+    assert zeros.data.tolist() == [0, 0]
+    zeros.sum().backward()

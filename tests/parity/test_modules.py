@@ -1,6 +1,7 @@
 """Modules against PyTorch's, with the weights of PyTorch's: values, gradients, state dicts."""
 
 import copy
+import itertools
 
 import numpy as np
 import pytest
@@ -147,6 +148,16 @@ def test_activations_with_options(dtype):
     compare(nn.Softmax(), torch.nn.Softmax(dim=-1), x, dtype)
     compare(nn.LogSoftmax(axis=0), torch.nn.LogSoftmax(dim=0), x, dtype)
     compare(nn.Flatten(0, 1), torch.nn.Flatten(0, 1), x, dtype)
+    compare(nn.GLU(axis=1), torch.nn.GLU(dim=1), x, dtype)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("slopes", [1, 5])
+def test_trained_slopes(slopes, dtype):
+    ours, theirs = nn.PReLU(slopes, 0.3), torch.nn.PReLU(slopes, 0.3)
+    assert ours.weight.data.tolist() == theirs.weight.tolist()
+    ours, theirs = twins(ours, theirs, dtype)
+    compare(ours, theirs, [normal(3, 4, 5)], dtype, layout=(0, 2, 1))
 
 
 def compare_losses(ours, theirs, prediction, target, dtype, rtol=None):
@@ -288,6 +299,17 @@ def test_pooling(options, dtype):
         np.testing.assert_array_equal(
             y.data.swapaxes(0, 1), getattr(nn, name)(3, **options)(x[0]).data
         )
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("T", range(6, 12))
+@pytest.mark.parametrize("stride", [1, 2, 4])
+@pytest.mark.parametrize("counted", [True, False])
+def test_means_of_windows_that_are_cut(counted, stride, T, dtype):
+    for padding, ceil_mode in itertools.product((0, 1), (True, False)):
+        options = {"padding": padding, "ceil_mode": ceil_mode, "count_include_pad": counted}
+        ours, theirs = (m.AvgPool1d(3, stride, **options) for m in (nn, torch.nn))
+        compare(ours, theirs, [normal(T, 2, 4)], dtype, (1, 2, 0))
 
 
 @pytest.mark.parametrize("T", range(7, 14))

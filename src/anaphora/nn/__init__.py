@@ -3,13 +3,17 @@
 from typing import TYPE_CHECKING
 
 from anaphora import foreign_names
+from anaphora.nn import init as init
 from anaphora.nn.activations import (
     ELU,
     GELU,
+    GLU,
+    CosineSimilarity,
     Flatten,
     Identity,
     LeakyReLU,
     LogSoftmax,
+    PReLU,
     ReLU,
     Sigmoid,
     SiLU,
@@ -48,6 +52,7 @@ __all__ = [
     "CRF",
     "ELU",
     "GELU",
+    "GLU",
     "GRU",
     "KINDS",
     "LSTM",
@@ -61,6 +66,7 @@ __all__ = [
     "Buffer",
     "CTCLoss",
     "Conv1d",
+    "CosineSimilarity",
     "CrossEntropyLoss",
     "Dropout",
     "Embedding",
@@ -92,6 +98,7 @@ __all__ = [
     "MultiplicativeAttention",
     "NLLLoss",
     "NestedLSTM",
+    "PReLU",
     "Parameter",
     "ParameterDict",
     "ParameterList",

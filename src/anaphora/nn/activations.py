@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import numpy as np
+from numpy.typing import DTypeLike
+
 from anaphora import ops
+from anaphora.nn import initialization as initialize
 from anaphora.nn.module import Module
-from anaphora.tensor import Operand, Tensor
+from anaphora.options import check_sizes
+from anaphora.tensor import Operand, Tensor, as_tensor
 
 
 class _Plain(Module):
@@ -176,6 +181,91 @@ class LeakyReLU(Module):
 
     def extra_repr(self) -> str:  # noqa: D102
         return f"negative_slope={self.negative_slope!r}"
+
+
+class PReLU(Module):
+    """``x`` where it is positive, ``weight * x`` elsewhere, with trained slopes (He et al. 2015).
+
+    Shapes: x [..., I]; weight [1] or [I]. PyTorch's features are the second axis.
+
+    Args:
+        num_parameters: 1, or I for a slope for each feature.
+        init: The slopes at first.
+        dtype: float32 or float64.
+
+    Raises:
+        ValueError: the number of slopes is not at least 1.
+
+    >>> PReLU(init=0.5)([-1.0, 2.0]).data
+    array([-0.5,  2. ], dtype=float32)
+    """
+
+    def __init__(
+        self, num_parameters: int = 1, init: float = 0.25, *, dtype: DTypeLike = np.float32
+    ) -> None:
+        check_sizes(self, num_parameters=num_parameters)
+        self.init = init
+        self.weight = initialize.parameter((num_parameters,), dtype, init)
+
+    def reset_parameters(self) -> None:
+        """Set the slopes to what they were at first."""
+        initialize.constant(self.weight, self.init)
+
+    def forward(self, x: Operand) -> Tensor:
+        """Shapes: x [..., I]; returns the same."""
+        x = as_tensor(x, self.weight.dtype, "PReLU: an input")
+        result: Tensor = ops.where(x > 0, x, self.weight * x)
+        return result
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"num_parameters={self.weight.size}"
+
+
+class GLU(Module):
+    """``a * sigmoid(b)`` of the halves of x along an axis: `ops.glu`.
+
+    Args:
+        axis: The axis, of an even size.
+
+    Raises:
+        ValueError: at the call, its size is odd.
+
+    >>> GLU()([3.0, 5.0, 0.0, 100.0]).data
+    array([1.5, 5. ], dtype=float32)
+    """
+
+    def __init__(self, axis: int = -1) -> None:
+        self.axis = axis
+
+    def forward(self, x: Operand) -> Tensor:
+        """Shapes: x [..., 2 * I, ...]; returns [..., I, ...]."""
+        return ops.glu(x, self.axis)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"axis={self.axis!r}"
+
+
+class CosineSimilarity(Module):
+    """The cosine of the angles between vectors: `ops.cosine_similarity`.
+
+    Args:
+        axis: The axis of the vectors.
+        epsilon: A norm below it counts as it.
+
+    >>> CosineSimilarity()([[1.0, 1.0]], [[1.0, 0.0]]).data.round(4)
+    array([0.7071], dtype=float32)
+    """
+
+    def __init__(self, axis: int = 1, epsilon: float = 1e-8) -> None:
+        self.axis = axis
+        self.epsilon = epsilon
+
+    def forward(self, x: Operand, y: Operand) -> Tensor:
+        """Shapes: both [...]; returns them without the axis."""
+        return ops.cosine_similarity(x, y, self.axis, self.epsilon)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        return f"axis={self.axis!r}, epsilon={self.epsilon!r}"
 
 
 class Softmax(Module):

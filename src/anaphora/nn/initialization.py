@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anaphora import random
-from anaphora.tensor import Array, Parameter
+from anaphora.tensor import Array, Parameter, Tensor
 
 Initialization: TypeAlias = "str | float"
 """``"pytorch"``, ``"xavier"``, ``"orthogonal"``, or a number ``a`` for uniform(-a, a)."""
@@ -121,7 +121,7 @@ def xavier(parameter: Parameter, blocks: int = 1) -> None:
     uniform(parameter, math.sqrt(6 / ((inputs + outputs) * math.prod(terms))))
 
 
-def orthogonal(parameter: Parameter, blocks: int = 1) -> None:
+def orthogonal(parameter: Tensor, blocks: int = 1) -> None:
     """Fill each block [O, ...] with a random orthonormal matrix (Saxe et al. 2014)."""
     with parameter.writing() as array:
         for block in np.split(array, blocks):

@@ -24,6 +24,7 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import foreign_names, notebook
 from anaphora.engine.precision import int8_weights
+from anaphora.foreign_names import arguments_checked
 from anaphora.tensor import Array, Buffer, Parameter, Tensor, no_grad
 from anaphora.tensor.hooks import thread
 
@@ -390,6 +391,7 @@ class Module(foreign_names.Answering):
         """Convert to float64; return the module."""
         return self.to(np.float64)
 
+    @arguments_checked
     def zero_grad(self) -> None:
         """Remove all gradients."""
         for parameter in self.parameters():

@@ -145,7 +145,7 @@ class MaxPool1d(_Pooling):
 
 
 class AvgPool1d(_Pooling):
-    """The mean over windows of steps; the padding counts as zeros, as in PyTorch.
+    """The mean over windows of steps.
 
     Shapes: as `MaxPool1d`.
 
@@ -153,6 +153,9 @@ class AvgPool1d(_Pooling):
         kernel_size: K, the number of steps of a window.
         stride: The number of steps from one window to the next; K if None.
         padding: The number of zeros at both ends, at most K / 2.
+        ceil_mode: Whether a last window that is cut by the end counts; it is the mean of the steps
+            that it has.
+        count_include_pad: Whether the zeros of the padding count in the mean.
         batch_first: Sequences are [B, T, ...] instead of [T, B, ...].
 
     Raises:
@@ -167,13 +170,29 @@ class AvgPool1d(_Pooling):
         kernel_size: int,
         stride: int | None = None,
         padding: int = 0,
+        ceil_mode: bool = False,
+        count_include_pad: bool = True,
         *,
         batch_first: bool = False,
     ) -> None:
-        super().__init__(kernel_size, stride, padding, batch_first=batch_first)
+        super().__init__(kernel_size, stride, padding, ceil_mode=ceil_mode, batch_first=batch_first)
+        self.count_include_pad = count_include_pad
 
     def _pool(self, x: Tensor, lengths: Array | None) -> Tensor:
-        return self._windows(without_padding(x, lengths), 0.0).mean(axis=0)
+        windows = self._windows(without_padding(x, lengths), 0.0)
+        if self.count_include_pad and not self.ceil_mode:
+            return windows.mean(axis=0)
+        steps = len(x) if lengths is None else lengths
+        starts = np.arange(windows.shape[1])[:, None] * self.stride - self.padding  # [S, 1]
+        ends = np.minimum(starts + self.kernel_size, steps + self.padding)  # [S, B]
+        if not self.count_include_pad:
+            starts, ends = np.maximum(starts, 0), np.minimum(ends, steps)
+        counts = np.maximum(ends - starts, 1)  # outputs after the last of a sequence become 0
+        return windows.sum(axis=0) / counts[:, :, None].astype(x.dtype)
+
+    def extra_repr(self) -> str:  # noqa: D102
+        padding = "" if self.count_include_pad else ", count_include_pad=False"
+        return super().extra_repr() + padding
 
 
 def window_counts(

@@ -7,6 +7,7 @@ from anaphora.ops import numpy_functions  # noqa: F401 - registers them
 from anaphora.ops.activations import (
     elu,
     gelu,
+    glu,
     leaky_relu,
     log_softmax,
     relu,
@@ -24,6 +25,7 @@ from anaphora.ops.arithmetic import (
     clip,
     cos,
     divide,
+    erf,
     exp,
     floor,
     floor_divide,
@@ -65,7 +67,7 @@ from anaphora.ops.losses import (
     nll_loss,
     pinball_loss,
 )
-from anaphora.ops.network import dropout, embedding, layer_norm, one_hot
+from anaphora.ops.network import dropout, embedding, gumbel_softmax, layer_norm, one_hot
 from anaphora.ops.normalization import batch_norm
 from anaphora.ops.order import argmax, argmin, argsort, sort, take_along_axis, topk
 from anaphora.ops.penalties import activation_penalty, temporal_penalty
@@ -73,6 +75,7 @@ from anaphora.ops.recurrence import recurrence, recurrence_unfused
 from anaphora.ops.reductions import (
     all,
     any,
+    cosine_similarity,
     cumsum,
     logsumexp,
     max,
@@ -127,6 +130,7 @@ __all__ = [
     "concatenate",
     "conv1d",
     "cos",
+    "cosine_similarity",
     "crf_decode",
     "crf_loss",
     "crf_marginals",
@@ -138,6 +142,7 @@ __all__ = [
     "einsum",
     "elu",
     "embedding",
+    "erf",
     "exp",
     "expand_dims",
     "flatten",
@@ -147,6 +152,8 @@ __all__ = [
     "gaussian_nll_loss",
     "gelu",
     "getitem",
+    "glu",
+    "gumbel_softmax",
     "huber_loss",
     "l1_loss",
     "layer_norm",

@@ -8,7 +8,9 @@ from typing import Any
 import numpy as np
 
 from anaphora import engine, equations
-from anaphora.tensor import Array, Input, differentiable, floating
+from anaphora.ops.arithmetic import multiply
+from anaphora.ops.shapes import split
+from anaphora.tensor import Array, Input, Operand, Tensor, composed, differentiable, floating
 
 
 @differentiable
@@ -121,6 +123,21 @@ def leaky_relu(x: Input, /, negative_slope: float = 0.01) -> Any:
     """
     slopes = np.where(x > 0, 1, negative_slope).astype(x.dtype)
     return x * slopes, lambda dy: dy * slopes
+
+
+@composed
+def glu(x: Operand, axis: int = -1) -> Tensor:
+    """``a * sigmoid(b)``, where a and b are the halves of x along an axis (Dauphin et al. 2017).
+
+    Raises:
+        ValueError: the axis has an odd size.
+
+    >>> glu([3.0, 5.0, 0.0, 100.0]).data
+    array([1.5, 5. ], dtype=float32)
+    """
+    a, b = split(x, 2, axis)
+    result: Tensor = multiply(a, sigmoid(b))
+    return result
 
 
 @differentiable

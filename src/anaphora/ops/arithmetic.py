@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import numpy as np
 from numpy.typing import DTypeLike
 
+from anaphora import engine
 from anaphora.tensor import (
     Array,
     Input,
@@ -142,6 +144,17 @@ def cos(x: Input, /) -> Any:
     array([ 1., -1.], dtype=float32)
     """
     return np.cos(x), lambda dy: -dy * np.sin(x)
+
+
+@differentiable
+@floating
+def erf(x: Input, /) -> Any:
+    """The error function, ``2 / sqrt(pi)`` times the integral of ``exp(-t**2)`` from 0 to x.
+
+    >>> erf([0.0, 0.5, 10.0]).data.round(4)
+    array([0.    , 0.5205, 1.    ], dtype=float32)
+    """
+    return engine.erf(x), lambda dy: dy * (2 / math.sqrt(math.pi) * np.exp(-x * x))
 
 
 @differentiable

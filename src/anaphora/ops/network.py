@@ -9,6 +9,8 @@ import numpy as np
 from numpy.typing import DTypeLike
 
 from anaphora import engine, random
+from anaphora.ops.activations import softmax
+from anaphora.ops.arithmetic import add, divide
 from anaphora.tensor import (
     Array,
     Input,
@@ -100,6 +102,43 @@ def one_hot(ids: Operand, num_classes: int | None = None, dtype: DTypeLike = np.
 def _dropout(x: Input, /, rate: float, key: int, shared_axes: Sequence[int]) -> Any:
     y = engine.dropout(x, rate, key, shared_axes)
     return y, lambda dy: engine.dropout(dy, rate, key, shared_axes)  # the same mask, regenerated
+
+
+@composed
+def gumbel_softmax(
+    logits: Operand, temperature: float = 1.0, hard: bool = False, axis: int = -1
+) -> Tensor:
+    """A random choice that has a gradient: softmax of logits with noise (Jang et al. 2017).
+
+    The largest of ``logits + noise``, where the noise has a Gumbel distribution, is class k with
+    the probability ``softmax(logits)[k]``. The noise comes from `anaphora.random.generator`.
+
+    Args:
+        logits: [...].
+        temperature: What they are divided by, > 0: towards 0 the result becomes a choice.
+        hard: Whether the result is one-hot; its gradient is that of the soft one.
+        axis: The axis of the classes.
+
+    Returns:
+        [...], as the logits.
+
+    Raises:
+        ValueError: the temperature is not above 0.
+
+    >>> random.seed(1)
+    >>> gumbel_softmax([0.0, 0.0, 50.0], hard=True).data
+    array([0., 0., 1.], dtype=float32)
+    """
+    if not temperature > 0:
+        raise ValueError(f"gumbel_softmax: temperature must be above 0, not {temperature!r}")
+    x = as_tensor(logits, None, "gumbel_softmax")
+    noise = random.generator().gumbel(size=x.shape).astype(np.result_type(x.dtype, np.float32))
+    soft: Tensor = softmax(divide(add(x, noise), temperature), axis)
+    if not hard:
+        return soft
+    choices = np.eye(soft.shape[axis], dtype=soft.dtype)[soft.data.argmax(axis)]
+    chosen: Tensor = add(soft, np.moveaxis(choices, -1, axis) - soft.data)
+    return chosen
 
 
 @composed

@@ -9,7 +9,16 @@ import numpy as np
 from numpy.lib.array_utils import normalize_axis_tuple
 
 from anaphora import engine
-from anaphora.ops.arithmetic import abs, divide, multiply, power, sqrt, subtract, where
+from anaphora.ops.arithmetic import (
+    abs,
+    divide,
+    maximum,
+    multiply,
+    power,
+    sqrt,
+    subtract,
+    where,
+)
 from anaphora.tensor import (
     Array,
     Booleans,
@@ -234,6 +243,24 @@ def norm(x: Operand, ord: float = 2, axis: Axes = None, keepdims: bool = False) 
         result = _root(sum(multiply(x, x), axis, keepdims), 2)
     else:
         result = _root(sum(power(abs(x), ord), axis, keepdims), ord)
+    return result
+
+
+@composed
+def cosine_similarity(x: Operand, y: Operand, axis: int = 1, epsilon: float = 1e-8) -> Tensor:
+    """The cosine of the angles between vectors along an axis: their products by their norms.
+
+    Args:
+        x: [...].
+        y: [...], which broadcasts with x.
+        axis: The axis of the vectors; as in PyTorch not the last one by default, but 1.
+        epsilon: A norm below it counts as it, so that vectors of zeros have the similarity 0.
+
+    >>> cosine_similarity([[1.0, 1.0]], [[1.0, 0.0]]).data.round(4)
+    array([0.7071], dtype=float32)
+    """
+    norms = [maximum(norm(v, 2, axis), epsilon) for v in (x, y)]
+    result: Tensor = divide(sum(multiply(x, y), axis), multiply(*norms))
     return result
 
 

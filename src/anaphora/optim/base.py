@@ -13,6 +13,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from anaphora import engine, foreign_names
+from anaphora.foreign_names import arguments_checked
 from anaphora.tensor import Array, Parameter, RowGradient
 
 Parameters: TypeAlias = Iterable[Parameter] | Iterable[tuple[str, Parameter]]
@@ -259,6 +260,7 @@ class Optimizer(foreign_names.Answering):
             )
         return gradient
 
+    @arguments_checked
     def zero_grad(self) -> None:
         """Set ``grad`` of every parameter to None."""
         for parameter in self._parameters.values():

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, cast
+import importlib
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import ArrayLike, DTypeLike, NDArray
@@ -16,6 +17,7 @@ if TYPE_CHECKING:
 Operand: TypeAlias = "Tensor | ArrayLike"
 Axes: TypeAlias = "int | tuple[int, ...] | None"
 Booleans: TypeAlias = NDArray[np.bool_]
+Key = TypeVar("Key", bound=Hashable)
 
 
 class TopK(NamedTuple):
@@ -34,7 +36,28 @@ class TopK(NamedTuple):
     indices: Tensor
 
 
-OPERATIONS: dict[str, Callable[..., Any]] = {}
+class Registry(dict[Key, Callable[..., Any]]):
+    """Operations that `anaphora.ops` registers as it is imported: when one is first asked for.
+
+    A program that imports Tensors alone has their methods too. The import is by name, because
+    `anaphora.ops` is made of what is here.
+
+    >>> "softmax" in OPERATIONS
+    True
+    """
+
+    def __missing__(self, key: Key) -> Callable[..., Any]:
+        if key not in self:
+            raise KeyError(key)
+        return self[key]
+
+    def __contains__(self, key: object) -> bool:
+        if not super().__contains__(key):
+            importlib.import_module("anaphora.ops")
+        return super().__contains__(key)
+
+
+OPERATIONS: Registry[str] = Registry()
 """Every operation by name; the methods of Tensors call them."""
 
 

@@ -11,13 +11,13 @@ from numpy.typing import ArrayLike, DTypeLike
 
 from anaphora import foreign_names, notebook
 from anaphora.tensor.hooks import recording
-from anaphora.tensor.methods import OPERATIONS, Booleans, Methods, Operand
+from anaphora.tensor.methods import OPERATIONS, Booleans, Methods, Operand, Registry
 from anaphora.tensor.rows import Array, Gradient
 from anaphora.tensor.tape import Node, Version, add_gradients, run_backward
 
 T = TypeVar("T")
 
-NUMPY_FUNCTIONS: dict[Any, Callable[..., Any]] = {}
+NUMPY_FUNCTIONS: Registry[Any] = Registry()
 """The operation for each of NumPy's functions on Tensors; filled by `anaphora.ops`."""
 
 
@@ -276,6 +276,7 @@ class Tensor(Methods):
 
     # Backward
 
+    @foreign_names.arguments_checked
     def backward(self, gradient: ArrayLike | None = None, *, retain_graph: bool = False) -> None:
         """Add the gradients of this Tensor to ``grad`` of the leaves that it was computed from.
 
@@ -504,9 +505,11 @@ def _on_arrays(name: str, function: Callable[..., Any], inputs: Any, options: An
     lost = recording() and any(t.requires_grad for t in tensors) and _has_floats(result)
     if lost and function not in _WITHOUT_GRADIENT:
         hint = foreign_names.advice("Tensor", name)
+        if hint is None or hint.startswith("NumPy's"):
+            hint = "see anaphora.ops"
         raise TypeError(
-            f"numpy.{name}: its result would have no gradient; {hint or 'see anaphora.ops'}, or "
-            "pass x.data to use the values without gradient"
+            f"numpy.{name}: its result would have no gradient; {hint}, or pass x.data to use the "
+            "values without gradient"
         )
     return result
 

@@ -1,5 +1,8 @@
 """Training: the loop, its options, evaluation, checkpoints and logs."""
 
+from typing import TYPE_CHECKING
+
+from anaphora import foreign_names
 from anaphora.training.adaptation import (
     cache_evaluation,
     dynamic_evaluation,
@@ -96,3 +99,6 @@ __all__ = [
     "tag",
     "task_of",
 ]
+
+if not TYPE_CHECKING:  # type checkers should see the real attributes only
+    __getattr__ = foreign_names.module_getattr("anaphora.training")

@@ -496,8 +496,15 @@ def pool(t: Tracer, module: Any, x: Any, lengths: Any = None) -> Any:
         raise ExportError("ceil_mode=True cannot be exported; without partial windows a pool can")
     is_max = isinstance(module, nn.MaxPool1d)
     options: dict[str, Any] = (
-        {"dilations": [module.dilation]} if is_max else {"count_include_pad": 1}
+        {"dilations": [module.dilation]}
+        if is_max
+        else {"count_include_pad": int(module.count_include_pad)}
     )
+    if lengths is not None and not is_max and not module.count_include_pad:
+        raise ExportError(
+            "count_include_pad=False cannot be exported with lengths, whose ends the standard's "
+            "pool does not know"
+        )
 
     def pooled(x: Any, ends: Any) -> Any:
         if ends is not None:
