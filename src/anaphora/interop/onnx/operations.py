@@ -545,6 +545,7 @@ OPERATIONS.update(
         "divide": _divide,
         "elu": _with_alpha("Elu", 1.0),
         "embedding": _embedding,
+        "erf": of_floats("Erf"),
         "exp": of_floats("Exp"),
         "flip": _flip,
         "floor": elementwise("Floor"),
