@@ -25,7 +25,7 @@ from anaphora.tensor import no_grad
 onnx = pytest.importorskip("onnx")
 onnxruntime = pytest.importorskip("onnxruntime")
 
-from anaphora.interop.onnx import ExportError, describe, layers, load, save, symbols  # noqa: E402
+from anaphora.interop.onnx import ExportError, describe, layers, load, operations, save, symbols  # noqa: E402
 
 T, B, I, H, L = 7, 4, 3, 5, 2
 LENGTHS = np.array([5, 0, 7, 1])
@@ -1023,7 +1023,7 @@ def test_a_difference_is_an_error_and_leaves_no_file(tmp_path, monkeypatch):
 
 def test_a_small_difference_is_an_error_too(tmp_path, monkeypatch):
     monkeypatch.setattr(
-        symbols, "OPERATIONS", symbols.OPERATIONS | {"tanh": symbols.of_floats("Erf")}
+        symbols, "OPERATIONS", symbols.OPERATIONS | {"tanh": operations.of_floats("Erf")}
     )
     with pytest.raises(ExportError, match="differs"):
         save(Of(lambda m, x: ops.tanh(x)), tmp_path / "m.onnx", example=[random(2, 3, I)])

@@ -186,6 +186,19 @@ def test_models_of_these_kinds_are_saved_loaded_and_streamed(kind, tmp_path):
     assert LanguageModelOptions.make(cell=kind).forget_bias is None
 
 
+@pytest.mark.parametrize("kind", STEPS)
+def test_vectors_make_the_states_of_these_kinds(kind):
+    random.seed(2)
+    model = models.VectorToSequence(3, 7, cell=kind, hidden_size=4).eval()
+    x, ids = np.random.default_rng(1).normal(size=(2, 3)), np.array([[0, 0], [5, 6]])
+    state = np.tanh(x @ model.initial.weight.data.T + model.initial.bias.data)
+    states = tuple(one[None].astype("f") for one in np.split(state, state.shape[1] // 4, axis=1))
+    decoder = model.decoder
+    y, _ = decoder.recurrent(decoder.embedding(ids), states if len(states) > 1 else states[0])
+    expected = decoder.output(y).data
+    np.testing.assert_allclose(model(x, ids)[0].data, expected, rtol=1e-4, atol=1e-6)
+
+
 def test_initialization_of_kinds():
     random.seed(1)
     layer = nn.Recurrent("layer_norm_lstm", 3, 4, initialization="orthogonal")

@@ -61,7 +61,7 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
                 "has nothing to train; omit it"
             )
         self.decoder = Decoder(self, self.vocabulary_size, end_id=self.end_id)
-        states = len(self.decoder.recurrent.cell.states)
+        states = len(self.decoder.recurrent.state_shapes())
         size = states * self.num_layers * self.hidden_size
         self.initial = make_linear(self, self.input_size, size)
 
@@ -82,6 +82,6 @@ class VectorToSequence(ConditionalLanguageModel, DecoderBody):
                 f"{self.initial.in_features}], and no lengths"
             )
         recurrent = self.decoder.recurrent
-        sizes = len(recurrent.cell.states), recurrent.num_layers, recurrent.hidden_size
+        sizes = len(recurrent.state_shapes()), recurrent.num_layers, recurrent.hidden_size
         values = ops.tanh(self.initial(x)).reshape(len(x), *sizes).transpose(1, 2, 0, 3)
         return from_tuple(ops.unstack(values)), None  # each [L, B, H]

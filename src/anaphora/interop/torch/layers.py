@@ -38,6 +38,7 @@ def place_of(place: str, kind: type) -> str:
 class ChannelsFirst(nn.Conv1d):
     """A convolution with PyTorch's layout, [B, I, T] or [I, T] to [B, O, S] or [O, S].
 
+    >>> import numpy as np
     >>> ChannelsFirst(3, 2, kernel_size=4)(np.ones((5, 3, 9), np.float32)).shape
     (5, 2, 6)
     """
@@ -54,6 +55,7 @@ class ChannelsFirst(nn.Conv1d):
 class NormChannelsFirst(nn.BatchNorm1d):
     """A batch normalization with PyTorch's layout, [B, I, T] or [B, I].
 
+    >>> import numpy as np
     >>> NormChannelsFirst(3).eval()(np.ones((5, 3, 9), np.float32)).shape
     (5, 3, 9)
     """
@@ -69,6 +71,7 @@ class NormChannelsFirst(nn.BatchNorm1d):
 class Sequential(nn.Sequential):
     """PyTorch's Sequential, whose modules get the complete result of the one before.
 
+    >>> import numpy as np
     >>> Sequential(nn.Linear(3, 4), nn.GRU(4, 5))(np.ones((6, 2, 3), np.float32))[1].shape
     (1, 2, 5)
     """
