@@ -214,7 +214,7 @@ def test_counts():
     (forecast,) = fit_forecaster([series], options).forecast([series])
     np.testing.assert_allclose(forecast.paths, np.rint(forecast.paths), atol=1e-9)
     np.testing.assert_allclose(forecast.mean[:, 0], [1, 1, 20, 1, 1, 20], rtol=0.5)
-    with pytest.raises(DataError, match="the distribution 'negative_binomial' is of counts"):
+    with pytest.raises(DataError, match="the distribution 'negative_binomial' is for counts"):
         fit_forecaster([TimeSeries.of([*values[:-1], 0.5])], options)
 
 

@@ -331,7 +331,7 @@ class ForecasterBody(Body):
         if counts and self.scaling == "standard":
             raise ValueError(
                 f"scaling 'standard' subtracts the mean, but the distribution "
-                f"{self.distribution!r} is of counts: give the scaling 'mean_absolute' or 'none'"
+                f"{self.distribution!r} is for counts: give the scaling 'mean_absolute' or 'none'"
             )
 
 

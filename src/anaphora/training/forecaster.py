@@ -357,7 +357,7 @@ def start_from_least_squares(
 
 
 def check_counts(options: ForecasterOptions, series: Sequence[TimeSeries]) -> None:
-    """Check that all values are counts, if the distribution is of counts.
+    """Check that all values are counts, if the distribution is for counts.
 
     Raises:
         DataError: a value is not; the message says where.
