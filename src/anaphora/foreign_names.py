@@ -320,9 +320,7 @@ NAMES: dict[str, dict[str, str]] = {
         "cartesian_prod hann_window hamming_window": "NumPy's, then `Tensor(array)`",
         "empty": "`anaphora.zeros(shape)`",
         "range": "`anaphora.arange(start, stop)`, without the stop",
-        "zeros_like ones_like empty_like full_like":
-            "`anaphora.zeros(x.shape)`, `anaphora.ones(x.shape)`, `anaphora.full(x.shape, 3.0)`",
-        "randn_like rand_like": "`anaphora.randn(x.shape)`, `anaphora.rand(x.shape)`",
+        "empty_like": "`anaphora.zeros_like(x)`",
         "randint_like": "`anaphora.randint(low, high, x.shape)`",
         "normal": "`mean + deviation * anaphora.randn(shape)`",
         "poisson binomial": "NumPy's, from `anaphora.random.generator()`",
