@@ -30,6 +30,27 @@ def test_numbers():
     assert arange(3).dtype == np.int64
 
 
+@pytest.mark.parametrize("name", ["zeros", "ones", "full", "rand", "randn"])
+def test_shape_and_dtype_are_those_of_another(name):
+    create, like = (getattr(anaphora, name + ending) for ending in ("", "_like"))
+    number = (3,) if name == "full" else ()
+    floats = (np.float32, np.float64)
+    for dtype in floats if name.startswith("rand") else (*floats, np.int64):
+        array = np.arange(6).reshape(2, 3).astype(dtype)
+        for x in (array, Tensor(array)):
+            y = like(x, *number)
+            assert (y.shape, y.dtype, y.requires_grad) == ((2, 3), dtype, False)
+            random.seed(4)
+            expected = create((2, 3), *number, dtype=dtype)
+            random.seed(4)
+            np.testing.assert_array_equal(like(x, *number).data, expected.data)
+    y = like(np.ones(4, np.int64), *number, dtype=np.float64, requires_grad=True)
+    assert (y.shape, y.dtype, y.requires_grad) == ((4,), np.float64, True)
+    assert like([1.0, 2.0], *number).dtype == np.float32
+    with pytest.raises(TypeError, match=rf"^{name}_like: .* 'device': omit it"):
+        like([1.0], *number, device="cpu")
+
+
 def test_random_numbers_come_from_the_seeded_generator():
     def numbers():
         random.seed(3)

@@ -36,7 +36,7 @@ def read_table():
             calls[owner], words[owner] = [], set()
         elif " => " in line:
             theirs, ours = line.split(" => ")
-            named = re.match(r"(\w+): ", theirs)
+            named = re.match(r"([\w.]+): ", theirs)
             name = named and named[1]
             calls[owner].append((name, theirs[len(named[0]) if named else 0 :], ours))
         else:
@@ -54,8 +54,9 @@ EACH += [(None, theirs, ours) for theirs, ours in CALLS.items()]
 
 def names_in(name, theirs, owner):
     """The names that a call of theirs is a case of."""
-    pattern = r"\b(\w+)=" if owner == "arguments" else r"\w+"
-    return {name} if name else set(re.findall(pattern, theirs))
+    if name:
+        return {name}
+    return set(re.findall(r"\b(\w+)=" if owner == "arguments" else r"\w+", theirs))
 
 
 @pytest.mark.parametrize("owner", NAMES)

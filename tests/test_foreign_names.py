@@ -6,6 +6,7 @@ import pickle
 import re
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -124,7 +125,13 @@ def test_imports_are_answered_too(owner):
             "Conv1d: .* 'padding_mode': write op",
         ),
         (lambda: nn.Embedding(3, 4, max_norm=1.0), "Embedding: .* 'max_norm': omit it"),
-        (lambda: nn.Softplus(beta=2.0), "Softplus: .* 'beta': write delta= of ops.huber_loss; ops"),
+        (lambda: nn.Softplus(beta=2.0), "Softplus: .* 'beta': write ops.softplus"),
+        (lambda: ops.softplus([1.0], beta=2.0), "softplus: .* 'beta': write ops.softplus"),
+        (lambda: ops.huber_loss([1.0], [2.0], beta=2.0), "huber_loss: .* 'beta': write delta="),
+        (lambda: optim.ASGD(weights(), 0.1, alpha=0.7), "ASGD: .* 'alpha': omit it: averages"),
+        (lambda: optim.ASGD(weights(), 0.1, lambd=0.7), "ASGD: .* 'lambd': omit it: averages"),
+        (lambda: nn.GroupNorm(2, 4, bias=False), "GroupNorm: .* 'bias': write layer.bias"),
+        (lambda: nn.BatchNorm1d(2, bias=False), "BatchNorm1d: .* 'bias': write layer.bias"),
         (lambda: nn.GLU(dim=1), "GLU: .* 'dim': write axis="),
         (lambda: nn.CosineSimilarity(eps=1e-4), "CosineSimilarity: .* 'eps': write epsilon="),
         (
@@ -145,10 +152,12 @@ def test_foreign_arguments_are_answered(call, message):
 
 @pytest.mark.parametrize(("names", "text"), NAMES["arguments"].items())
 def test_each_argument_is_answered(names, text):
-    for name in names.split():
+    for full_name in names.split():
+        owner, _, name = full_name.rpartition(".")
+        refuse = ops.exp if not owner else partial(foreign_names.check_arguments, owner, [name])
         with pytest.raises(TypeError) as raised:
-            ops.exp(Tensor([1.0]), **{name: 1})
-        assert str(raised.value).startswith(f"exp: there is no argument {name!r}: ")
+            refuse([], **({} if owner else {name: 1}))
+        assert str(raised.value).startswith(f"{owner or 'exp'}: there is no argument {name!r}: ")
         assert str(raised.value).endswith(text.replace("`", ""))
 
 

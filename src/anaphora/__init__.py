@@ -40,14 +40,19 @@ if TYPE_CHECKING:
         detach,
         differentiable,
         full,
+        full_like,
         hook,
         multinomial,
         no_grad,
         ones,
+        ones_like,
         rand,
+        rand_like,
         randint,
         randn,
+        randn_like,
         zeros,
+        zeros_like,
     )
 
 __version__ = "0.1.0"
@@ -70,6 +75,7 @@ __all__ = [
     "engine",
     "equations",
     "full",
+    "full_like",
     "generation",
     "hook",
     "load",
@@ -80,18 +86,22 @@ __all__ = [
     "nn",
     "no_grad",
     "ones",
+    "ones_like",
     "ops",
     "optim",
     "plot",
     "rand",
+    "rand_like",
     "randint",
     "randn",
+    "randn_like",
     "random",
     "set_matmul_precision",
     "synthetic",
     "tensor",
     "training",
     "zeros",
+    "zeros_like",
 ]
 
 # Imported lazily, so that the command line can print something early.
@@ -120,8 +130,9 @@ _PARTS = {
     "settings": (),
     "synthetic": (),
     "tensor": (
-        "Parameter", "RowGradient", "Tensor", "arange", "detach", "differentiable", "full", "hook",
-        "multinomial", "no_grad", "ones", "rand", "randint", "randn", "zeros",
+        "Parameter", "RowGradient", "Tensor", "arange", "detach", "differentiable", "full",
+        "full_like", "hook", "multinomial", "no_grad", "ones", "ones_like", "rand", "rand_like",
+        "randint", "randn", "randn_like", "zeros", "zeros_like",
     ),
     "training": (),
 }  # fmt: skip

@@ -638,6 +638,15 @@ def test_windows_of_maxima_and_means_within_lengths(tmp_path):
         assert_close(again.data, expected)
 
 
+def test_means_without_padding(tmp_path):
+    layer = nn.AvgPool1d(3, 2, 1, count_include_pad=False)
+    x, lengths = random(11, B, 4), np.array([11, 0, 3, 6])
+    file = exported(layer, tmp_path, example={"x": x[:9, :3]})
+    assert_close(file(x=x)["output"], call(layer, x).data)
+    with pytest.raises(ExportError, match="count_include_pad=False cannot be exported with leng"):
+        exported(layer, tmp_path, example={"x": x, "lengths": lengths})
+
+
 def test_partial_windows_are_refused(tmp_path):
     with pytest.raises(ExportError, match="ceil_mode=True cannot be exported"):
         exported(nn.MaxPool1d(3, 2, ceil_mode=True), tmp_path, example={"x": random(11, B, 4)})
@@ -902,6 +911,8 @@ OTHERS = {
     "norm": lambda m, x: (x.norm(axis=-1), ops.norm(x, 1), ops.norm(x, 3, 0), x.norm(np.inf)),
     "flatten": lambda m, x: (ops.flatten(x), ops.flatten(x, 1), x.flatten(0, 1)),
     "swapaxes": lambda m, x: (x.swapaxes(0, 1), np.swapaxes(x, 0, -1)),
+    "glu": lambda m, x: ops.glu(ops.concatenate([x, -x], axis=-1)),
+    "cosine_similarity": lambda m, x: ops.cosine_similarity(x, x[..., ::-1], axis=-1),
     "moveaxis": lambda m, x: ops.moveaxis(x, (0, 1), (-1, 0)),
     "tile": lambda m, x: (ops.tile(x, 2), ops.tile(x, (2, 1, 3)), ops.tile(x, (2, 1, 1, 1))),
     "logical": lambda m, x: [
@@ -952,6 +963,7 @@ REFUSED = {
     "numpy": (lambda m, x: np.fft.fft(x), r"uses the numbers of a Tensor"),
     "loop": (looping, r"axis 0 .* is split into its elements, but its size is free"),
     "size": (lambda m, x: x.reshape(len(x), -1), r"size of a free axis \(T\) is used as a number"),
+    "random": (lambda m, x: ops.gumbel_softmax(x), r"size of a free axis \([TB]\) is used as a"),
     "range": (lambda m, x: np.zeros(x.shape) + x, r"size of a free axis( \([TB]\))? is used as a"),
     "loss": (
         lambda m, x: ops.cross_entropy(x, [0]),

@@ -120,6 +120,9 @@ def test_creation_has_pytorchs_dtypes():
         (torch.full((2,), 3), anaphora.full((2,), 3)),
         (torch.full((2,), 3.0), anaphora.full((2,), 3.0)),
         (torch.arange(3), anaphora.arange(3)),
+        (torch.zeros_like(torch.arange(3)), anaphora.zeros_like(anaphora.arange(3))),
+        (torch.ones_like(torch.rand(2)), anaphora.ones_like(anaphora.rand(2))),
+        (torch.full_like(torch.rand(2), 3), anaphora.full_like(anaphora.rand(2), 3)),
         (torch.arange(0, 1, 0.25), anaphora.arange(0, 1, 0.25)),
     ):
         assert str(theirs.dtype).removeprefix("torch.") == str(ours.dtype)

@@ -8,12 +8,17 @@ from anaphora import foreign_names
 from anaphora.tensor.creation import (
     arange,
     full,
+    full_like,
     multinomial,
     ones,
+    ones_like,
     rand,
+    rand_like,
     randint,
     randn,
+    randn_like,
     zeros,
+    zeros_like,
 )
 from anaphora.tensor.hooks import Hook, Interpreter, hook, interpreting, no_grad, recording
 from anaphora.tensor.methods import OPERATIONS, Booleans, Operand, TopK
@@ -52,16 +57,21 @@ __all__ = [
     "differentiable",
     "floating",
     "full",
+    "full_like",
     "hook",
     "interpreting",
     "multinomial",
     "no_grad",
     "ones",
+    "ones_like",
     "rand",
+    "rand_like",
     "randint",
     "randn",
+    "randn_like",
     "recording",
     "zeros",
+    "zeros_like",
 ]
 
 sys.modules[__name__].__class__ = foreign_names.TensorModule

@@ -10,7 +10,7 @@ from numpy.typing import DTypeLike
 
 from anaphora import foreign_names, random
 from anaphora.tensor.methods import Operand
-from anaphora.tensor.tensor import Tensor
+from anaphora.tensor.tensor import Tensor, as_tensor
 
 Sizes: TypeAlias = "int | Sequence[int]"
 
@@ -25,6 +25,11 @@ def _shape(name: str, sizes: tuple[Any, ...]) -> tuple[int, ...]:
     if not all(isinstance(size, (int, np.integer)) for size in given):
         raise TypeError(f"{name}: sizes are integers, not {given}; the dtype is given as dtype=")
     return given
+
+
+def _dtype(x: Operand, dtype: DTypeLike | None) -> DTypeLike:
+    """A dtype, or that of x without one."""
+    return as_tensor(x, None, "x").dtype if dtype is None else dtype
 
 
 @foreign_names.arguments_checked
@@ -100,6 +105,58 @@ def randn(*shape: Sizes, dtype: DTypeLike = np.float32, requires_grad: bool = Fa
     """
     numbers = random.generator().standard_normal(_shape("randn", shape))
     return Tensor(numbers, dtype=dtype, requires_grad=requires_grad)
+
+
+@foreign_names.arguments_checked
+def zeros_like(x: Operand, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Zeros in the shape of x, and in its dtype unless another is given.
+
+    >>> zeros_like(ones(2, dtype="float64"))
+    Tensor([0., 0.], dtype=float64)
+    """
+    return zeros(np.shape(x), dtype=_dtype(x, dtype), requires_grad=requires_grad)
+
+
+@foreign_names.arguments_checked
+def ones_like(x: Operand, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Ones in the shape of x, and in its dtype unless another is given.
+
+    >>> ones_like(zeros(2), dtype="int64")
+    Tensor([1, 1], dtype=int64)
+    """
+    return ones(np.shape(x), dtype=_dtype(x, dtype), requires_grad=requires_grad)
+
+
+@foreign_names.arguments_checked
+def full_like(
+    x: Operand, fill_value: float, dtype: DTypeLike | None = None, requires_grad: bool = False
+) -> Tensor:
+    """One number in the shape of x, and in its dtype unless another is given.
+
+    >>> full_like(zeros(2), 7)
+    Tensor([7., 7.], dtype=float32)
+    """
+    return full(np.shape(x), fill_value, _dtype(x, dtype), requires_grad)
+
+
+@foreign_names.arguments_checked
+def rand_like(x: Operand, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Random numbers as of `rand` in the shape of x, and in its dtype unless another is given.
+
+    >>> rand_like(zeros(2, 3)).shape
+    (2, 3)
+    """
+    return rand(np.shape(x), dtype=_dtype(x, dtype), requires_grad=requires_grad)
+
+
+@foreign_names.arguments_checked
+def randn_like(x: Operand, dtype: DTypeLike | None = None, requires_grad: bool = False) -> Tensor:
+    """Random numbers as of `randn` in the shape of x, and in its dtype unless another is given.
+
+    >>> mean, deviation = zeros(2, 3), ones(2, 3)
+    >>> sample = mean + deviation * randn_like(deviation)
+    """
+    return randn(np.shape(x), dtype=_dtype(x, dtype), requires_grad=requires_grad)
 
 
 @foreign_names.arguments_checked
