@@ -21,6 +21,7 @@ from benchmarks.models import (
     LinearNorm,
     SelfAttention,
 )
+from benchmarks.operations import OPERATIONS
 from benchmarks.processes import FirstStep, Import, PeakMemory
 from benchmarks.training import (
     EmbeddingStep,
@@ -76,9 +77,13 @@ ROWS: list[Work] = [
     ClassifierStep("classifier step, GRU H 128", T=40, B=32, V=8_000, E=100, H=128),
     LinearNorm("linear and layer norm, N 700 H 650", N=700, H=650),
     Convolution("convolution, T 200 B 16 K 5", T=200, B=16, I=40, O=128, K=5),
+    Convolution("convolution, T 100 B 32 K 3", T=100, B=32, I=128, O=128, K=3),
     Convolution("convolution, T 16000 K 400 by 160", T=16_000, B=8, I=1, O=64, K=400, stride=160),
     BatchNorm("batch norm, T 200 B 16 I 128", T=200, B=16, I=128),
+    BatchNorm("batch norm, T 400 B 64 I 32", T=400, B=64, I=32),
+    BatchNorm("batch norm, T 50 B 32 I 512", T=50, B=32, I=512),
     SelfAttention("attention, T 100 B 16 E 256, 8 heads", T=100, B=16, E=256, heads=8),
+    *OPERATIONS,
     AdamUpdate("Adam, 5 million numbers", n=5_000_000),
     EmbeddingStep("embedding with Adam, V 20000 E 200", V=20_000, E=200, N=700),
     EmbeddingStep("... lazy rows, V 20000 E 200", V=20_000, E=200, N=700, lazy=True),

@@ -250,6 +250,17 @@ def table():
             "int8": in_int8(plain(engine.gather_rows, x, ids)),
         },
         "sum_rows": {"": plain(engine.sum_rows, order, x[:40])},
+        "cumsum": {
+            "rows": plain(engine.cumsum, x, 1),
+            "columns": plain(engine.cumsum, x[:, ::2], 0, reverse=True),
+        },
+        "take_along_axis": {"": plain(engine.take_along_axis, x, mask.astype(int), 0)},
+        "add_along_axis": {"": plain(engine.add_along_axis, x, mask.astype(int), 0, 3)},
+        "add_rows": {"": plain(engine.add_rows, x[:40], order, (7, 10, 130), 2)},
+        "order_rows": {
+            "all": plain(engine.order_rows, x, 130),
+            "first": plain(engine.order_rows, x, 4, descending=True),
+        },
         "dropout": {
             "": plain(engine.dropout, x, 0.5, 7),
             "shared": plain(engine.dropout, x, 0.5, 7, (1,)),

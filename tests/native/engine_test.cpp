@@ -647,6 +647,127 @@ template <class T> void test_rows(Random &random) {
         }
 }
 
+template <class T> void test_along(Random &random) {
+    const Along s{.A = random.one_of({0, 1, 3, 40}),
+                  .N = random.one_of({1, 7, 16, 70}),
+                  .M = random.one_of({0, 1, 9}),
+                  .C = random.one_of({0, 1, 5, 300})};
+    where = "along " + std::to_string(s.A) + " x " + std::to_string(s.N) + " x " +
+            std::to_string(s.C) + " by " + std::to_string(s.M);
+    Array<T> x(s.A * s.N * s.C, random), dy(s.A * s.M * s.C, random);
+    Array<int64_t> indices(dy.size()), shared(s.A * s.M);
+    for (int64_t k = 0; k < dy.size(); k++)
+        indices[k] = random.between(-s.N, s.N - 1);
+    for (int64_t k = 0; k < shared.size(); k++)
+        shared[k] = random.between(-s.N, s.N - 1);
+    Along rows = s;
+    rows.shared = true;
+    const int64_t count = random.between(0, s.N);
+    auto run = [&](int threads) {
+        set_thread_count(threads);
+        std::vector<Array<T>> r;
+        for (int64_t size : {x.size(), x.size(), dy.size(), x.size(), x.size()})
+            r.emplace_back(size);
+        kernels<T>().cumulative_sums(s.A, s.N, s.C, x.data(), false, r[0].data());
+        kernels<T>().cumulative_sums(s.A, s.N, s.C, x.data(), true, r[1].data());
+        check(kernels<T>().take_along(s, x.data(), indices.data(), r[2].data()) &&
+                  kernels<T>().add_along(s, dy.data(), indices.data(), r[3].data()) &&
+                  kernels<T>().add_along(rows, dy.data(), shared.data(), r[4].data()),
+              "an index is refused");
+        return r;
+    };
+    std::vector<Array<T>> results = run(1), others = run(3);
+    for (std::size_t k = 0; k < results.size(); k++) {
+        check(results[k].written(), "a result was not written");
+        check(others[k] == results[k], "the result depends on the number of threads");
+    }
+    auto place = [&](int64_t index) { return index < 0 ? index + s.N : index; };
+    for (int64_t a = 0; a < s.A; a++)
+        for (int64_t c = 0; c < s.C; c++) {
+            auto at = [&](int64_t n) { return (a * s.N + n) * s.C + c; };
+            std::vector<double> sums(static_cast<std::size_t>(2 * s.N)); // by indices; by rows
+            double up_to = 0, from = 0;
+            for (int64_t n = 0; n < s.N; n++) {
+                up_to += x[at(n)], from += x[at(s.N - 1 - n)];
+                check(near(results[0][at(n)], up_to) && near(results[1][at(s.N - 1 - n)], from),
+                      "a cumulative sum is wrong");
+            }
+            for (int64_t m = 0; m < s.M; m++) {
+                const int64_t k = (a * s.M + m) * s.C + c;
+                check(results[2][k] == x[at(place(indices[k]))], "an element taken differs");
+                sums[static_cast<std::size_t>(place(indices[k]))] += dy[k];
+                sums[static_cast<std::size_t>(s.N + place(shared[a * s.M + m]))] += dy[k];
+            }
+            for (int64_t n = 0; n < s.N; n++)
+                check(near(results[3][at(n)], sums[static_cast<std::size_t>(n)]) &&
+                          near(results[4][at(n)], sums[static_cast<std::size_t>(s.N + n)]),
+                      "a sum of what was added is wrong");
+        }
+    if (dy.size() > 0) { // what does not exist is refused, and nothing beyond the arrays is read
+        indices[dy.size() - 1] = random.one_of({s.N, -s.N - 1, INT64_MAX, INT64_MIN});
+        check(!kernels<T>().take_along(s, x.data(), indices.data(), results[2].data()) &&
+                  !kernels<T>().add_along(s, dy.data(), indices.data(), results[3].data()),
+              "an index out of bounds is not refused");
+    }
+
+    Array<int64_t> order(s.A * s.C * count), again(order.size());
+    const bool descending = random.chance(2);
+    for (int threads : {1, 3}) {
+        set_thread_count(threads);
+        kernels<T>().order_rows(s.A * s.C, s.N, count, x.data(), descending,
+                                (threads == 1 ? order : again).data());
+    }
+    check(order == again, "the order depends on the number of threads");
+    for (int64_t row = 0; row < s.A * s.C; row++)
+        for (int64_t k = 1; k < count; k++) {
+            const int64_t *places = order.data() + row * count + k;
+            const T before = x[row * s.N + places[-1]], after = x[row * s.N + places[0]];
+            check((descending ? before > after : before < after) ||
+                      (before == after && places[-1] < places[0]),
+                  "elements are not in order");
+        }
+}
+
+template <class T> void test_batch_norm(Random &random) {
+    const int64_t M = random.one_of({1, 5, 64, 65, 300}), N = random.one_of({1, 5, 16, 67});
+    where = "batch norm " + std::to_string(M) + " x " + std::to_string(N);
+    Array<T> x(M * N, random), weight(N, random), bias(N, random), dy(M * N, random);
+    Array<bool> some(M);
+    int64_t count = 0;
+    for (int64_t m = 0; m < M; m++)
+        count += some[m] = m == 0 || !random.chance(3);
+    const bool *mask = random.chance(2) ? some.data() : nullptr;
+    auto run = [&](int threads) {
+        set_thread_count(threads);
+        std::vector<Array<T>> r;
+        for (int64_t size : {M * N, N, N, N, M * N, 2 * N})
+            r.emplace_back(size);
+        kernels<T>().batch_norm_forward(M, N, x.data(), mask, weight.data(), bias.data(), T(0.1),
+                                        r[0].data(), r[1].data(), r[2].data(), r[3].data());
+        kernels<T>().batch_norm_backward(M, N, x.data(), mask, weight.data(), r[1].data(),
+                                         r[3].data(), dy.data(), r[4].data(), r[5].data());
+        return r;
+    };
+    std::vector<Array<T>> results = run(1), others = run(3);
+    for (std::size_t k = 0; k < results.size(); k++) {
+        check(results[k].written(), "a result was not written");
+        check(others[k] == results[k], "the result depends on the number of threads");
+    }
+    const double size = static_cast<double>(mask == nullptr ? M : count);
+    for (int64_t k = 0; k < N; k++) {
+        double sum = 0, squares = 0, d_bias = 0;
+        for (int64_t m = 0; m < M; m++)
+            if (mask == nullptr || mask[m])
+                sum += x[m * N + k], d_bias += dy[m * N + k];
+        for (int64_t m = 0; m < M; m++)
+            if (mask == nullptr || mask[m])
+                squares += (x[m * N + k] - sum / size) * (x[m * N + k] - sum / size);
+        check(near(results[1][k], sum / size), "a mean is wrong");
+        check(near(results[2][k], squares / size), "a variance is wrong");
+        check(near(results[5][N + k], d_bias), "a gradient of a bias is wrong");
+    }
+}
+
 template <class T> void test_dropout(Random &random) {
     int64_t n = random.one_of({1, 63, 64, 65, 4097, 20000}), repeats = random.one_of({1, 3});
     where = "dropout " + std::to_string(repeats) + " x " + std::to_string(n);
@@ -1527,6 +1648,8 @@ template <class T> std::vector<std::uint64_t> test_kernels(const char *set) {
         test_sum_columns<T>(random);
         test_linear_cross_entropy<T>(random);
         test_rows<T>(random);
+        test_along<T>(random);
+        test_batch_norm<T>(random);
         test_dropout<T>(random);
         test_layer_norm<T>(random);
         test_updates<T>(random);

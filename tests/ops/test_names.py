@@ -306,6 +306,18 @@ def test_take_along_axis_like_indexing(rng, check_gradients):
     )
     check_gradients(lambda x: ops.take_along_axis(x, wide), x)
     check_gradients(lambda x: ops.take_along_axis(x, [3, 3, 0], None), x)
+    for dtype in (np.int8, np.uint8, np.uint64):
+        np.testing.assert_array_equal(
+            ops.take_along_axis(x, (indices % 4).astype(dtype)).data, taken
+        )
+
+
+def test_indices_changed_after_the_call_do_not_change_the_gradient():
+    x, indices = Tensor([1.0, 2.0, 3.0], requires_grad=True), np.array([2, 2])
+    y = ops.take_along_axis(x, indices)
+    indices[:] = 0
+    y.sum().backward()
+    assert x.grad.tolist() == [0, 0, 2]
 
 
 def test_repeat_wants_an_axis_as_a_method():
@@ -331,7 +343,22 @@ def test_repeat_wants_an_axis_as_a_method():
         ),
         (lambda x: x.take_along_axis([0]), ValueError, r"^take_along_axis: indices of shape"),
         (lambda x: x.take_along_axis([[0.5]]), TypeError, "^take_along_axis: indices are integers"),
-        (lambda x: x.take_along_axis([[3]]), IndexError, "out of bounds"),
+        (
+            lambda x: x.take_along_axis([[1], [3]]),
+            IndexError,
+            "^take_along_axis: index 3 is out of bounds for",
+        ),
+        (lambda x: x.take_along_axis([[-4]]), IndexError, "^take_along_axis: index -4 is out of"),
+        (
+            lambda x: x.take_along_axis(np.array([[2**64 - 1]], np.uint64)),
+            IndexError,
+            f"^take_along_axis: index {2**64 - 1} is out of bounds",
+        ),
+        (
+            lambda x: x.take_along_axis(np.zeros((3, 1), int)),
+            ValueError,
+            r"^take_along_axis: indices of shape \(3, 1\) for a Tensor of shape .* but for axis 1",
+        ),
         (lambda x: x.sort(2), np.exceptions.AxisError, "axis 2"),
         (lambda x: x.cumsum(dim=1), TypeError, "^cumsum: .* 'dim': write axis="),
         (lambda x: ops.cumsum(x, dim=1), TypeError, "^cumsum: .* 'dim': write axis="),

@@ -17,11 +17,14 @@ from anaphora.engine.crf import crf_backward, crf_decode, crf_forward
 from anaphora.engine.ctc import ctc_backward, ctc_forward
 from anaphora.engine.graph import pack_graph
 from anaphora.engine.kernels import (
+    add_along_axis,
+    add_rows,
     batch_matmul,
     batch_norm_backward,
     batch_norm_forward,
     cross_entropy_backward,
     cross_entropy_forward,
+    cumsum,
     dropout,
     erf,
     gather_rows,
@@ -29,11 +32,13 @@ from anaphora.engine.kernels import (
     layer_norm_forward,
     linear_cross_entropy_losses,
     matmul,
+    order_rows,
     sample,
     softmax_backward,
     softmax_forward,
     sum_columns,
     sum_rows,
+    take_along_axis,
 )
 from anaphora.engine.precision import (
     MATMUL_PRECISIONS,
@@ -59,6 +64,8 @@ __all__ = [
     "PackedLayers",
     "RecurrenceGradients",
     "RecurrenceSteps",
+    "add_along_axis",
+    "add_rows",
     "batch_matmul",
     "batch_norm_backward",
     "batch_norm_forward",
@@ -69,6 +76,7 @@ __all__ = [
     "cross_entropy_forward",
     "ctc_backward",
     "ctc_forward",
+    "cumsum",
     "current_matmul_precision",
     "dropout",
     "erf",
@@ -79,6 +87,7 @@ __all__ = [
     "linear_cross_entropy_losses",
     "matmul",
     "matmul_precision",
+    "order_rows",
     "pack_graph",
     "pack_layers",
     "recurrence_backward",
@@ -91,6 +100,7 @@ __all__ = [
     "softmax_forward",
     "sum_columns",
     "sum_rows",
+    "take_along_axis",
     "with_current_precision",
     *updates.__all__,
 ]

@@ -215,6 +215,94 @@ def sum_rows(indices: Array, values: Array) -> tuple[Array, Array]:
     return ascending[first], np.add.reduceat(values[order], first, axis=0)
 
 
+def cumsum(x: Array, axis: int, *, reverse: bool = False) -> Array:
+    """The sums of all elements up to each along an axis; in reverse, from the last element on.
+
+    >>> cumsum(np.array([1.0, 2.0, 4.0]), 0), cumsum(np.array([1.0, 2.0, 4.0]), 0, reverse=True)
+    (array([1., 3., 7.]), array([7., 6., 4.]))
+    """
+    if reverse:
+        return np.flip(np.cumsum(np.flip(x, axis), axis), axis)
+    return np.cumsum(x, axis)
+
+
+def take_along_axis(x: Array, indices: Array, axis: int) -> Array:
+    """Elements of each slice along an axis, by indices of its own.
+
+    Args:
+        x: [...].
+        indices: Integers, in the shape of x but for the axis; -1 is the last element.
+        axis: The axis, from 0.
+
+    Raises:
+        IndexError: there is no such element.
+
+    >>> take_along_axis(np.array([[1.0, 2.0], [3.0, 4.0]]), np.array([[1, 1, 0], [-1, 0, 0]]), 1)
+    array([[2., 2., 1.],
+           [4., 3., 3.]])
+    """
+    return np.take_along_axis(x, indices, axis)
+
+
+def add_along_axis(dy: Array, indices: Array, axis: int, count: int) -> Array:
+    """The gradient of x in `take_along_axis`, with `count` elements along the axis, of that of y.
+
+    The gradients of an element that was taken several times are summed, in their order.
+
+    >>> add_along_axis(np.array([[1.0, 10.0, 100.0]]), np.array([[1, 1, 0]]), 1, count=3)
+    array([[100.,  11.,   0.]])
+    """
+    shape = (*dy.shape[:axis], count, *dy.shape[axis + 1 :])
+    places = [np.arange(n).reshape(-1, *(1,) * (len(shape) - d - 1)) for d, n in enumerate(shape)]
+    places[axis] = indices
+    dx = np.zeros(shape, dy.dtype)
+    np.add.at(dx, tuple(places), dy)
+    return dx
+
+
+def add_rows(dy: Array, rows: Array, shape: tuple[int, ...], axes: int) -> Array:
+    """Rows added to an array of zeros, in their order.
+
+    Args:
+        dy: [N, ...] rows.
+        rows: [N] where to add each.
+        shape: The shape of the result.
+        axes: How many of its axes number its rows; the others are those of a row.
+
+    Raises:
+        IndexError: there is no such row.
+
+    >>> add_rows(np.array([[1.0], [2.0], [4.0]]), np.array([3, 0, 3]), (2, 2, 1), axes=2)[..., 0]
+    array([[2., 0.],
+           [0., 5.]])
+    """
+    dx = np.zeros((math.prod(shape[:axes]), *shape[axes:]), dy.dtype)
+    np.add.at(dx, rows, dy)
+    return dx.reshape(shape)
+
+
+def order_rows(x: Array, count: int, *, descending: bool = False) -> NDArray[np.int64]:
+    """The places of the first elements of each row, in order.
+
+    Args:
+        x: [N, S].
+        count: How many of each row.
+        descending: From the largest element on. Of equal ones the first is first; NaN is larger
+            than all numbers.
+
+    Returns:
+        [N, count].
+
+    >>> order_rows(np.array([[3.0, 1.0, 2.0, 3.0]]), 3, descending=True)
+    array([[0, 3, 2]])
+    """
+    if not descending:
+        return np.argsort(x, 1, kind="stable")[:, :count]
+    # The last of those in ascending order; reversed before too, so that the first remain first.
+    order = np.argsort(x[:, ::-1], 1, kind="stable")[:, ::-1]
+    return np.asarray(x.shape[1] - 1 - order)[:, :count]
+
+
 def sample(
     logits: Array, uniforms: Array, temperature: float, top_k: int, top_p: float
 ) -> NDArray[np.int64]:
@@ -428,14 +516,14 @@ def batch_norm_forward(
     """Shift and scale columns to mean 0 and variance 1; then ``* weight + bias``.
 
     Args:
-        x: [N, I].
+        x: [..., I]: N rows.
         mask: [N] booleans, False where a row does not count, and y is 0; None if all do. One does.
         weight: [I]; None means 1.
         bias: [I]; None means 0.
         epsilon: Added to the variance.
 
     Returns:
-        y [N, I], the means of the columns [I], their variances [I], and the factors that scaled
+        y [..., I], the means of the columns [I], their variances [I], and the factors that scaled
         them [I].
 
     >>> x = np.array([[2.0], [6.0], [9.0]])
@@ -443,33 +531,37 @@ def batch_norm_forward(
     >>> y.ravel()
     array([-1.,  1.,  0.])
     """
-    counted = x if mask is None else x[mask]
+    rows = x.reshape(math.prod(x.shape[:-1]), x.shape[-1])
+    counted = rows if mask is None else rows[mask]
     means, variances = counted.mean(axis=0), counted.var(axis=0)
     factors = 1 / np.sqrt(variances + x.dtype.type(epsilon))
-    y = (x - means) * factors
+    y = (rows - means) * factors
     y = y if weight is None else y * weight
     y = y if bias is None else y + bias
-    return y if mask is None else _masked(y, mask), means, variances, factors
+    y = y if mask is None else _masked(y, mask)
+    return y.reshape(x.shape), means, variances, factors
 
 
 def batch_norm_backward(
     x: Array, mask: Array | None, weight: Array | None, means: Array, factors: Array, dy: Array
 ) -> tuple[Array, Array]:
-    """The gradients of x [N, I], and of weight and bias [2, I], of `batch_norm_forward`.
+    """The gradients of x [..., I], and of weight and bias [2, I], of `batch_norm_forward`.
 
     >>> x, ones = np.array([[1.0], [3.0]]), np.ones(1)
     >>> dx, d_weight_and_bias = batch_norm_backward(x, None, None, 2 * ones, ones, x)
     >>> dx.ravel(), d_weight_and_bias.ravel()
     (array([0., 0.]), array([2., 4.]))
     """
-    normalized = (x - means) * factors
+    rows = math.prod(x.shape[:-1]), x.shape[-1]
+    normalized, d = (x.reshape(rows) - means) * factors, dy.reshape(rows)
     if mask is not None:
-        normalized, dy = _masked(normalized, mask), _masked(dy, mask)
-    d_weight, d_bias = (dy * normalized).sum(axis=0), dy.sum(axis=0)
-    share = x.dtype.type(1 / (len(x) if mask is None else np.count_nonzero(mask)))
-    dx = (dy - share * d_bias - normalized * (share * d_weight)) * factors
+        normalized, d = _masked(normalized, mask), _masked(d, mask)
+    d_weight, d_bias = (d * normalized).sum(axis=0), d.sum(axis=0)
+    share = x.dtype.type(1 / (len(normalized) if mask is None else np.count_nonzero(mask)))
+    dx = (d - share * d_bias - normalized * (share * d_weight)) * factors
     dx = dx if weight is None else dx * weight
-    return dx if mask is None else _masked(dx, mask), np.stack([d_weight, d_bias])
+    dx = dx if mask is None else _masked(dx, mask)
+    return dx.reshape(x.shape), np.stack([d_weight, d_bias])
 
 
 def _masked(rows: Array, mask: Array) -> Array:

@@ -243,6 +243,36 @@ def ctc_backward(module: Any, logits: Array, *arguments: Any) -> Any:
     )
 
 
+# Along an axis ------------------------------------------------------------------------------------
+
+
+@_native_for(kernels.cumsum, "x")
+def cumsum(module: Any, x: Array, axis: int, *, reverse: bool = False) -> Any:
+    """In order, as on NumPy."""
+    return module.cumsum(np.ascontiguousarray(x), axis, reverse)
+
+
+@_native_for(kernels.take_along_axis, "x")
+def take_along_axis(module: Any, x: Array, indices: Array, axis: int) -> Any:
+    return module.take_along_axis(np.ascontiguousarray(x), _integers(indices), axis)
+
+
+@_native_for(kernels.add_along_axis, "dy")
+def add_along_axis(module: Any, dy: Array, indices: Array, axis: int, count: int) -> Any:
+    return module.add_along_axis(np.ascontiguousarray(dy), _integers(indices), axis, count)
+
+
+@_native_for(kernels.add_rows, "dy")
+def add_rows(module: Any, dy: Array, rows: Array, shape: tuple[int, ...], axes: int) -> Any:
+    return module.add_rows(np.ascontiguousarray(dy), _integers(rows), shape, axes)
+
+
+@_native_for(kernels.order_rows, "x")
+def order_rows(module: Any, x: Array, count: int, *, descending: bool = False) -> Any:
+    order = module.order_rows(np.ascontiguousarray(x), count, descending)
+    return order.view(np.int64)  # as NumPy itself makes them
+
+
 # Layers -------------------------------------------------------------------------------------------
 
 

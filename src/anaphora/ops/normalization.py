@@ -49,7 +49,7 @@ def batch_norm(
     for name, vector in (("weight", weight), ("bias", bias)):
         if vector is not None and vector.shape != (I,):
             raise ValueError(f"batch_norm: a {name} of shape {vector.shape}; expected {(I,)}")
-    rows, mask = x.reshape(math.prod(x.shape[:-1]), I), None
+    mask = None
     if where is not None:
         mask = np.asarray(where, bool)
         if mask.shape != x.shape[:-1]:
@@ -58,20 +58,16 @@ def batch_norm(
                 f"expected {x.shape[:-1]}"
             )
         mask = mask.reshape(-1)
-    if not (len(rows) if mask is None else mask.any()):
+    if not (math.prod(x.shape[:-1]) if mask is None else mask.any()):
         raise ValueError("batch_norm: no row counts, so there is no mean")
-    y, mean, variance, factors = engine.batch_norm_forward(rows, mask, weight, bias, epsilon)
+    y, mean, variance, factors = engine.batch_norm_forward(x, mask, weight, bias, epsilon)
 
     def pullback(gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
         if gradients[0] is None:
             return None, None, None
         dx, (d_weight, d_bias) = engine.batch_norm_backward(
-            rows, mask, weight, mean, factors, gradients[0].reshape(rows.shape)
+            x, mask, weight, mean, factors, gradients[0]
         )
-        return (
-            dx.reshape(x.shape),
-            None if weight is None else d_weight,
-            None if bias is None else d_bias,
-        )
+        return dx, None if weight is None else d_weight, None if bias is None else d_bias
 
-    return (y.reshape(x.shape), mean, variance), pullback
+    return (y, mean, variance), pullback

@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
-from anaphora.ops.shapes import flatten, getitem
-from anaphora.tensor import Array, Operand, Tensor, TopK, as_integers, as_tensor, composed
+from anaphora import engine
+from anaphora.ops.shapes import broadcast_to, flatten
+from anaphora.tensor import (
+    Array,
+    Input,
+    Operand,
+    Tensor,
+    TopK,
+    as_integers,
+    as_tensor,
+    composed,
+    differentiable,
+)
 
 
 @composed
@@ -72,19 +86,29 @@ def topk(x: Operand, k: int, axis: int = -1, largest: bool = True) -> TopK:
             f"topk: k is {k}, but axis {axis} of a Tensor of shape {x.shape} has {x.shape[axis]} "
             "elements"
         )
-    order = _order(x.data, axis, descending=largest)
-    first = order[(slice(None),) * axis + (slice(k),)]
+    first = _order(x.data, axis, largest, k)
     return TopK(take_along_axis(x, first, axis), Tensor(first))
 
 
-def _order(x: Array, axis: int | None, descending: bool) -> Array:
+def _order(x: Array, axis: int | None, descending: bool, count: int | None = None) -> Array:
+    """The places of the first elements along an axis, or of all of them."""
     if axis is None:
         x, axis = x.reshape(-1), 0
-    if not descending:
-        return np.argsort(x, axis, kind="stable")
-    # The last of those in ascending order; reversed before too, so that the first remain first.
-    order = np.flip(np.argsort(np.flip(x, axis), axis, kind="stable"), axis)
-    return np.asarray(x.shape[axis] - 1 - order)
+    moved = np.moveaxis(x, axis, -1)
+    size = moved.shape[-1]
+    rows = moved.reshape(math.prod(moved.shape[:-1]), size)
+    order = engine.order_rows(rows, size if count is None else count, descending=descending)
+    return np.moveaxis(order.reshape(*moved.shape[:-1], order.shape[1]), -1, axis)
+
+
+@differentiable
+def _take_along_axis(x: Input, /, indices: Array, axis: int) -> Any:
+    count = x.shape[axis]
+    try:
+        y = engine.take_along_axis(x, indices, axis)
+    except IndexError as error:
+        raise IndexError(f"take_along_axis: {error}") from None
+    return y, lambda dy: engine.add_along_axis(dy, indices, axis, count)
 
 
 @composed
@@ -118,6 +142,21 @@ def take_along_axis(x: Operand, indices: Operand, axis: int | None = -1) -> Tens
             f"take_along_axis: indices of shape {indices.shape} for a Tensor of shape {x.shape}; "
             "they have the same number of axes"
         )
-    places = [np.arange(n).reshape(-1, *(1,) * (x.ndim - d - 1)) for d, n in enumerate(x.shape)]
-    places[axis] = indices
-    return getitem(x, tuple(places))
+    if indices.dtype == np.uint64 and indices.max(initial=0) > np.iinfo(np.int64).max:
+        raise IndexError(f"take_along_axis: index {indices.max()} is out of bounds")
+
+    def with_axis(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
+        return (*shape[:axis], size, *shape[axis + 1 :])
+
+    try:
+        others = np.broadcast_shapes(with_axis(x.shape, 1), with_axis(indices.shape, 1))
+    except ValueError:
+        raise ValueError(
+            f"take_along_axis: indices of shape {indices.shape} for a Tensor of shape {x.shape}; "
+            f"they broadcast, but for axis {axis}"
+        ) from None
+    wide = with_axis(others, x.shape[axis])
+    x = x if x.shape == wide else broadcast_to(x, wide)
+    return _take_along_axis(
+        x, np.broadcast_to(indices, with_axis(others, indices.shape[axis])), axis
+    )

@@ -6,7 +6,7 @@ import math
 from typing import Any, TypeAlias, cast
 
 import numpy as np
-from numpy.lib.array_utils import normalize_axis_tuple
+from numpy.lib.array_utils import normalize_axis_index, normalize_axis_tuple
 
 from anaphora import engine
 from anaphora.ops.arithmetic import (
@@ -169,12 +169,13 @@ def cumsum(x: Input, /, axis: int | None = None) -> Any:
     array([[1., 3.],
            [3., 7.]], dtype=float32)
     """
+    along = 0 if axis is None else normalize_axis_index(axis, x.ndim)
 
     def pullback(dy: Array) -> Array:
-        along = 0 if axis is None else axis
-        return np.flip(np.cumsum(np.flip(dy, along), along), along).reshape(x.shape)
+        dx = engine.cumsum(dy, along, reverse=True)
+        return dx.reshape(x.shape) if axis is None else dx
 
-    return np.cumsum(x, axis), pullback
+    return engine.cumsum(x.reshape(-1) if axis is None else x, along), pullback
 
 
 @composed

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.lib.array_utils import normalize_axis_index
 
+from anaphora import engine
 from anaphora.tensor import (
     Array,
     Input,
     Operand,
-    RowGradient,
     Tensor,
     as_tensor,
     composed,
@@ -76,23 +76,32 @@ def getitem(x: Input, /, index: Any) -> Any:
     """
     parts = index if isinstance(index, tuple) else (index,)
     parts = tuple(p._data if isinstance(p, Tensor) else p for p in parts)
-    basic = all(
-        p is None or p is Ellipsis or isinstance(p, (int, slice, np.integer)) for p in parts
-    )
     shape, dtype = x.shape, x.dtype
+    if all(p is None or p is Ellipsis or isinstance(p, (int, slice, np.integer)) for p in parts):
 
-    def pullback(dy: Array) -> Array:
-        if len(parts) == 1 and not basic and np.asarray(parts[0]).dtype.kind in "iu":
-            return RowGradient(np.asarray(parts[0]) % shape[0], dy, shape).dense()
-        dx = np.zeros(shape, dtype)
-        if basic:
+        def pullback(dy: Array) -> Array:
+            dx = np.zeros(shape, dtype)
             dx[parts] = dy
-        else:  # by the number of each element, which NumPy adds up faster than by several indices
-            numbers = np.arange(dx.size).reshape(shape)[parts]
-            np.add.at(dx.reshape(-1), numbers.reshape(-1), dy.reshape(-1))
-        return dx
+            return dx
+
+    else:
+
+        def pullback(dy: Array) -> Array:  # by the numbers of the rows, along the indexed axes
+            axes = _indexed_axes(parts, len(shape))
+            numbers = np.arange(math.prod(shape[:axes])).reshape(shape[:axes])[parts]
+            rows = dy.reshape(numbers.size, *shape[axes:])
+            return engine.add_rows(rows, numbers.reshape(-1), shape, axes)
 
     return x[parts], pullback
+
+
+def _indexed_axes(parts: tuple[Any, ...], ndim: int) -> int:
+    """How many of the first axes an index reads; the rest is taken as it is."""
+    if any(p is Ellipsis for p in parts):
+        return ndim
+    booleans = [np.asarray(p) for p in parts if p is not None and not isinstance(p, slice)]
+    more = sum(p.ndim - 1 for p in booleans if p.dtype == bool)
+    return sum(p is not None for p in parts) + more
 
 
 @differentiable

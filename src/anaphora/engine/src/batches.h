@@ -176,7 +176,7 @@ void softmax_forward(std::int64_t N, std::int64_t S, const T *x, const bool *mas
                      T *y) {
     constexpr T lowest = -std::numeric_limits<T>::infinity();
     const std::int64_t padded = in_lines<T>(S);
-    for_each_row(N, [=](std::int64_t n) {
+    for_each_row(N, S, [=](std::int64_t n) {
         static thread_local Scratch scratch;
         if (S == 0)
             return;
@@ -209,7 +209,7 @@ void softmax_forward(std::int64_t N, std::int64_t S, const T *x, const bool *mas
 template <class T>
 void softmax_backward(std::int64_t N, std::int64_t S, const T *y, const T *dy, bool logarithm,
                       T *dx) {
-    for_each_row(N, [=](std::int64_t n) {
+    for_each_row(N, S, [=](std::int64_t n) {
         const T *values = y + n * S, *d = dy + n * S;
         T *to = dx + n * S, sum[1];
         if (logarithm) {

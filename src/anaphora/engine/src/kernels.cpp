@@ -1,5 +1,6 @@
 // The kernels of one instruction set; compiled once for each.
 #include "kernels.h"
+#include "along.h"
 #include "batches.h"
 #include "crf.h"
 #include "ctc.h"

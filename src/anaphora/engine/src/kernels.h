@@ -247,6 +247,13 @@ template <class T> struct Ctc {
     const std::int64_t *lengths, *target_lengths;      // [B], each 0..T and 0..S
 };
 
+// Elements along the middle axis of x [A, N, C], by indices [A, M, C]: -N ... N - 1, where -1 is
+// the last. Any size but N may be 0.
+struct Along {
+    std::int64_t A, N, M, C;
+    bool shared = false; // indices are [A, M], of C elements each
+};
+
 // The kernels of one precision.
 template <class T> struct Kernels {
     // C [M, N] (+)= A [M, K] B [K, N] + bias [N] (or null); the columns of C are adjacent. The bits
@@ -309,6 +316,18 @@ template <class T> struct Kernels {
     // < ends[m], in this order, where ends[-1] is 0; no row is empty.
     void (*sum_rows)(std::int64_t M, std::int64_t width, const T *values, const std::int64_t *order,
                      const std::int64_t *ends, T *sums);
+    // y [A, N, C]: sums of x [A, N, C] along N up to each element, from the first or (reverse) from
+    // the last.
+    void (*cumulative_sums)(std::int64_t A, std::int64_t N, std::int64_t C, const T *x,
+                            bool reverse, T *y);
+    // y [A, M, C] = x [a, index, c]; false if there is no such element, which then is another one.
+    bool (*take_along)(const Along &, const T *x, const std::int64_t *indices, T *y);
+    // dx [A, N, C]: 0, and dy [A, M, C] added at [a, index, c], in the order of M; false as above.
+    bool (*add_along)(const Along &, const T *dy, const std::int64_t *indices, T *dx);
+    // order [rows, count]: the places of the first elements of each row of x [rows, N] in ascending
+    // or descending order. Equal ones keep their order; NaN is larger than all numbers.
+    void (*order_rows)(std::int64_t rows, std::int64_t N, std::int64_t count, const T *x,
+                       bool descending, std::int64_t *order);
     // y [repeats, n] = x * mask [n]: an element of the mask is `factor` if its random word, a
     // function of key and position (see kernels.random_words), is at least the threshold, else 0.
     void (*dropout)(std::int64_t repeats, std::int64_t n, const T *x, std::uint64_t key,
@@ -320,13 +339,12 @@ template <class T> struct Kernels {
                                 const T *means, const T *factors, const T *dy, T *dx, T *d_weight,
                                 T *d_bias);
     // The same of columns: y [M, N] = (x - means [N]) * factors [N] * weight [N] + bias [N], and 0
-    // in rows where a mask [M] is false, which do not count; share is 1 / the number of those that
-    // do.
+    // in rows where a mask [M] is false, which do not count; at least one does.
     void (*batch_norm_forward)(std::int64_t M, std::int64_t N, const T *x, const bool *mask_or_null,
-                               T share, const T *weight, const T *bias, T epsilon, T *y, T *means,
+                               const T *weight, const T *bias, T epsilon, T *y, T *means,
                                T *variances, T *factors);
     void (*batch_norm_backward)(std::int64_t M, std::int64_t N, const T *x,
-                                const bool *mask_or_null, T share, const T *weight, const T *means,
+                                const bool *mask_or_null, const T *weight, const T *means,
                                 const T *factors, const T *dy, T *dx, T *d_weight_and_bias);
     // ids [B] sampled from logits [B, V] by uniforms [B]; returns the first row whose logits cannot
     // be sampled, or B.
@@ -364,6 +382,10 @@ template <class T> struct Kernels {
     KERNEL(softmax_backward)                                                                       \
     KERNEL(sum_columns)                                                                            \
     KERNEL(sum_rows)                                                                               \
+    KERNEL(cumulative_sums)                                                                        \
+    KERNEL(take_along)                                                                             \
+    KERNEL(add_along)                                                                              \
+    KERNEL(order_rows)                                                                             \
     KERNEL(dropout)                                                                                \
     KERNEL(layer_norm_forward)                                                                     \
     KERNEL(layer_norm_backward)                                                                    \

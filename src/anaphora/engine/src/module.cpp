@@ -12,6 +12,8 @@ NB_MODULE(_native, m) {
     nb::module_ float32 = m.def_submodule("float32"), float64 = m.def_submodule("float64");
     bind_kernels<float>(float32);
     bind_kernels<double>(float64);
+    bind_along<float>(float32);
+    bind_along<double>(float64);
     bind_batches<float>(float32);
     bind_batches<double>(float64);
     bind_crf<float>(float32);

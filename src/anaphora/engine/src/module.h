@@ -10,6 +10,7 @@ inline auto plain(const char *name) { return nb::arg(name).noconvert(); }
 inline auto optional(const char *name) { return nb::arg(name).noconvert().none(); }
 
 template <class T> void bind_kernels(nb::module_ &m);
+template <class T> void bind_along(nb::module_ &m);
 template <class T> void bind_batches(nb::module_ &m);
 template <class T> void bind_crf(nb::module_ &m);
 template <class T> void bind_ctc(nb::module_ &m);

@@ -121,29 +121,30 @@ nb::tuple layer_norm_backward(In<T> x, std::optional<In<T>> weight, In<T> means,
 
 using Mask = std::optional<In<bool>>; // of rows
 
-// Check a mask of M rows; returns 1 / the number of rows that count.
-template <class T> T share_of_rows(const Mask &mask, std::int64_t M) {
-    std::int64_t count = M;
-    if (mask) {
+// The number of rows of x [..., N].
+template <class T> std::int64_t rows_of(const In<T> &x, const Mask &mask) {
+    if (x.ndim() < 2)
+        refuse("x must have two axes at least");
+    std::int64_t M = 1;
+    for (std::size_t axis = 0; axis + 1 < x.ndim(); axis++)
+        M *= size(x, axis);
+    if (mask)
         check_shape(*mask, {M}, "mask");
-        count = std::count(mask->data(), mask->data() + M, true);
-    }
-    return T(1) / static_cast<T>(count);
+    return M;
 }
 
 template <class T>
 nb::tuple batch_norm_forward(In<T> x, Mask mask, std::optional<In<T>> weight,
                              std::optional<In<T>> bias, T epsilon) {
-    const std::int64_t N = columns(x, "x"), M = size(x, 0);
+    const std::int64_t M = rows_of(x, mask), N = size(x, x.ndim() - 1);
     const VectorOrConstant<T> weights(weight, N, 1, "weight"), biases(bias, N, 0, "bias");
-    const T share = share_of_rows<T>(mask, M);
-    auto y = make<T>({x.shape(0), x.shape(1)});
-    auto means = make<T>({x.shape(1)}), variances = make<T>({x.shape(1)}),
-         factors = make<T>({x.shape(1)});
+    auto y = make<T>(x.shape());
+    const std::size_t width = x.shape(x.ndim() - 1);
+    auto means = make<T>({width}), variances = make<T>({width}), factors = make<T>({width});
     {
         nb::gil_scoped_release release;
-        kernels<T>().batch_norm_forward(M, N, x.data(), mask ? mask->data() : nullptr, share,
-                                        weights.data, biases.data, epsilon, y.data(), means.data(),
+        kernels<T>().batch_norm_forward(M, N, x.data(), mask ? mask->data() : nullptr, weights.data,
+                                        biases.data, epsilon, y.data(), means.data(),
                                         variances.data(), factors.data());
     }
     return nb::make_tuple(y, means, variances, factors);
@@ -152,17 +153,17 @@ nb::tuple batch_norm_forward(In<T> x, Mask mask, std::optional<In<T>> weight,
 template <class T>
 nb::tuple batch_norm_backward(In<T> x, Mask mask, std::optional<In<T>> weight, In<T> means,
                               In<T> factors, In<T> dy) {
-    const std::int64_t N = columns(x, "x"), M = size(x, 0);
+    const std::int64_t M = rows_of(x, mask), N = size(x, x.ndim() - 1);
     const VectorOrConstant<T> weights(weight, N, 1, "weight");
-    const T share = share_of_rows<T>(mask, M);
     check_shape(means, {N}, "means");
     check_shape(factors, {N}, "factors");
-    check_shape(dy, {M, N}, "dy");
-    auto dx = make<T>({x.shape(0), x.shape(1)});
-    auto d_weight_and_bias = make<T>({2, x.shape(1)});
+    if (dy.shape() != x.shape())
+        refuse("wrong shape of dy");
+    auto dx = make<T>(x.shape());
+    auto d_weight_and_bias = make<T>({2, x.shape(x.ndim() - 1)});
     {
         nb::gil_scoped_release release;
-        kernels<T>().batch_norm_backward(M, N, x.data(), mask ? mask->data() : nullptr, share,
+        kernels<T>().batch_norm_backward(M, N, x.data(), mask ? mask->data() : nullptr,
                                          weights.data, means.data(), factors.data(), dy.data(),
                                          dx.data(), d_weight_and_bias.data());
     }

@@ -2,6 +2,7 @@
 // the order of softmax.h.
 #pragma once
 
+#include "rows.h"
 #include "softmax.h"
 
 namespace anaphora::ANAPHORA_ISA {
@@ -31,10 +32,11 @@ ANAPHORA_INLINE void sum_row(std::int64_t H, F f, T (&totals)[Sums]) {
         totals[s] = reduce(partials[s], [](T a, T b) { return a + b; });
 }
 
-template <class F> void for_each_row(std::int64_t N, F f) {
-    parallel((N + rows_per_task - 1) / rows_per_task, [&](std::int64_t task) {
-        for (std::int64_t n = task * rows_per_task; n < std::min(N, (task + 1) * rows_per_task);
-             n++)
+// f(n) of N rows of H elements.
+template <class F> void for_each_row(std::int64_t N, std::int64_t H, F f) {
+    const std::int64_t count = rows_in_task(H);
+    parallel((N + count - 1) / count, [=](std::int64_t task) {
+        for (std::int64_t n = task * count; n < std::min(N, (task + 1) * count); n++)
             f(n);
     });
 }
@@ -64,7 +66,7 @@ ANAPHORA_INLINE void normalize_row(std::int64_t H, const T *from, const T *weigh
 template <class T>
 void layer_norm_forward(std::int64_t N, std::int64_t H, const T *x, const T *weight, const T *bias,
                         T epsilon, T *y, T *means, T *factors) {
-    for_each_row(N, [=](std::int64_t n) {
+    for_each_row(N, H, [=](std::int64_t n) {
         normalize_row(H, x + n * H, weight, bias, epsilon, y + n * H, means[n], factors[n]);
     });
 }
@@ -73,7 +75,7 @@ template <class T>
 void layer_norm_backward(std::int64_t N, std::int64_t H, const T *x, const T *weight,
                          const T *means, const T *factors, const T *dy, T *dx, T *d_weight,
                          T *d_bias) {
-    for_each_row(N, [=](std::int64_t n) {
+    for_each_row(N, H, [=](std::int64_t n) {
         const T *from = x + n * H, *d = dy + n * H;
         T *to = dx + n * H, mean = means[n], factor = factors[n];
         T sums[2];
@@ -110,50 +112,110 @@ void layer_norm_backward(std::int64_t N, std::int64_t H, const T *x, const T *we
 
 // Batch normalisation: the mean and variance of columns over the rows that count. -----------------
 
-// sums [N columns, Sums] over rows: f(n, k) gives the terms of a row's column. Sums are of blocks
-// of rows, then of the blocks in their order, so that they do not depend on the threads.
-template <class T, int Sums, class F>
-void sum_rows_in_blocks(std::int64_t M, std::int64_t N, const bool *mask, T *sums, F f) {
-    constexpr std::int64_t block = 256;
-    static thread_local Scratch scratch;
-    const std::int64_t blocks = (M + block - 1) / block;
-    T *partials = scratch.get<T>(static_cast<std::size_t>(blocks * Sums * N + 1));
-    parallel(blocks, [=](std::int64_t b) {
-        T *to = partials + b * Sums * N;
-        std::fill_n(to, Sums * N, T(0));
-        for (std::int64_t m = b * block; m < std::min(M, (b + 1) * block); m++)
-            if (mask == nullptr || mask[m])
-                f(m, to);
+// The rows that count: all, or those of a list.
+struct CountedRows {
+    const std::int64_t *list = nullptr;
+    std::int64_t count;
+
+    CountedRows(std::int64_t M, const bool *mask, Scratch &scratch) : count(M) {
+        if (mask == nullptr)
+            return;
+        auto *numbers = scratch.get<std::int64_t>(static_cast<std::size_t>(M));
+        count = 0;
+        for (std::int64_t m = 0; m < M; m++)
+            if (mask[m])
+                numbers[count++] = m;
+        list = numbers;
+    }
+    std::int64_t operator[](std::int64_t n) const { return list == nullptr ? n : list[n]; }
+};
+
+// Sums over rows begin ... end - 1 of those that count; f(row, sums) adds the terms of one. There
+// are four sums each, of every fourth row, so that additions need not wait for each other.
+template <int Sums, class V, class F>
+ANAPHORA_INLINE void sum_counted_rows(const CountedRows &rows, std::int64_t begin, std::int64_t end,
+                                      V (&totals)[Sums], F f) {
+    V sums[4][Sums] = {};
+    std::int64_t n = begin;
+    for (; n + 4 <= end; n += 4)
+#pragma GCC unroll 4
+        for (int r = 0; r < 4; r++)
+            f(rows[n + r], sums[r]);
+#pragma GCC unroll 3
+    for (int r = 0; r < 3; r++)
+        if (n + r < end)
+            f(rows[n + r], sums[r]);
+    for (int s = 0; s < Sums; s++)
+        totals[s] = (sums[0][s] + sums[1][s]) + (sums[2][s] + sums[3][s]);
+}
+
+// Rows are summed in blocks, which stay in a near cache, and the blocks in their order. So sums
+// depend neither on the threads nor on rows that do not count.
+inline constexpr std::int64_t rows_of_block = 64;
+
+// f(block, begin, end, k) for each block of counted rows and each vector of columns, from k on.
+template <class T, class F> void for_each_block(std::int64_t count, std::int64_t N, F f) {
+    parallel((count + rows_of_block - 1) / rows_of_block, [=](std::int64_t block) {
+        const std::int64_t begin = block * rows_of_block;
+        for (std::int64_t k = 0; k < N; k += lanes<T>)
+            f(block, begin, std::min(count, begin + rows_of_block), k);
     });
-    std::fill_n(sums, Sums * N, T(0));
+}
+
+// sums [N] of blocks [blocks, N] from the first to the last.
+template <class T>
+void sum_blocks(std::int64_t blocks, std::int64_t N, const T *of_blocks, T *sums) {
+    std::fill_n(sums, N, T(0));
     for (std::int64_t b = 0; b < blocks; b++)
-        for (std::int64_t k = 0; k < Sums * N; k++)
-            sums[k] += partials[b * Sums * N + k];
+        ANAPHORA_INDEPENDENT
+    for (std::int64_t k = 0; k < N; k++)
+        sums[k] += of_blocks[b * N + k];
 }
 
 template <class T>
-void batch_norm_forward(std::int64_t M, std::int64_t N, const T *x, const bool *mask, T share,
+void batch_norm_forward(std::int64_t M, std::int64_t N, const T *x, const bool *mask,
                         const T *weight, const T *bias, T epsilon, T *y, T *means, T *variances,
                         T *factors) {
-    sum_rows_in_blocks<T, 1>(M, N, mask, means, [=](std::int64_t m, T *sums) {
-        ANAPHORA_INDEPENDENT
-        for (std::int64_t k = 0; k < N; k++)
-            sums[k] += x[m * N + k];
-    });
+    static thread_local Scratch scratch, row_scratch;
+    const CountedRows rows(M, mask, row_scratch);
+    const std::int64_t blocks = (rows.count + rows_of_block - 1) / rows_of_block;
+    // Of each block the sums, and the sums of squared distances from the block's own mean.
+    T *sums = scratch.get<T>(static_cast<std::size_t>((2 * blocks + 1) * N));
+    T *squares = sums + blocks * N, *scales = squares + blocks * N;
+    for_each_block<T>(
+        rows.count, N,
+        [=](std::int64_t block, std::int64_t begin, std::int64_t end, std::int64_t k) {
+            Vector<T> total[1];
+            sum_counted_rows(rows, begin, end, total, [=](std::int64_t m, Vector<T> *sum) {
+                sum[0] += load_some(x + m * N + k, N - k);
+            });
+            const Vector<T> mean = total[0] * (T(1) / static_cast<T>(end - begin));
+            store_some(sums + block * N + k, total[0], N - k);
+            sum_counted_rows(rows, begin, end, total, [=](std::int64_t m, Vector<T> *sum) {
+                const Vector<T> centred = load_some(x + m * N + k, N - k) - mean;
+                sum[0] += centred * centred;
+            });
+            store_some(squares + block * N + k, total[0], N - k);
+        });
+    const T share = T(1) / static_cast<T>(rows.count);
+    sum_blocks(blocks, N, sums, means);
     for (std::int64_t k = 0; k < N; k++)
         means[k] *= share;
-    sum_rows_in_blocks<T, 1>(M, N, mask, variances, [=](std::int64_t m, T *sums) {
+    for (std::int64_t b = 0; b < blocks; b++) { // and from the common mean
+        const T size = static_cast<T>(std::min(rows_of_block, rows.count - b * rows_of_block));
         ANAPHORA_INDEPENDENT
         for (std::int64_t k = 0; k < N; k++) {
-            const T centred = x[m * N + k] - means[k];
-            sums[k] += centred * centred;
+            const T distance = sums[b * N + k] * (T(1) / size) - means[k];
+            squares[b * N + k] += size * (distance * distance);
         }
-    });
+    }
+    sum_blocks(blocks, N, squares, variances);
     for (std::int64_t k = 0; k < N; k++) {
         variances[k] *= share;
         factors[k] = T(1) / std::sqrt(variances[k] + epsilon);
+        scales[k] = factors[k] * weight[k];
     }
-    for_each_row(M, [=](std::int64_t m) {
+    for_each_row(M, N, [=](std::int64_t m) {
         const T *from = x + m * N;
         T *to = y + m * N;
         if (mask != nullptr && !mask[m]) {
@@ -162,24 +224,41 @@ void batch_norm_forward(std::int64_t M, std::int64_t N, const T *x, const bool *
         }
         ANAPHORA_INDEPENDENT
         for (std::int64_t k = 0; k < N; k++)
-            to[k] = (from[k] - means[k]) * factors[k] * weight[k] + bias[k];
+            to[k] = (from[k] - means[k]) * scales[k] + bias[k];
     });
 }
 
 template <class T>
-void batch_norm_backward(std::int64_t M, std::int64_t N, const T *x, const bool *mask, T share,
+void batch_norm_backward(std::int64_t M, std::int64_t N, const T *x, const bool *mask,
                          const T *weight, const T *means, const T *factors, const T *dy, T *dx,
                          T *d_weight_and_bias) {
-    const T *d_weight = d_weight_and_bias, *d_bias = d_weight_and_bias + N;
-    sum_rows_in_blocks<T, 2>(M, N, mask, d_weight_and_bias, [=](std::int64_t m, T *sums) {
-        const T *from = x + m * N, *d = dy + m * N;
-        ANAPHORA_INDEPENDENT
-        for (std::int64_t k = 0; k < N; k++) {
-            sums[k] += d[k] * ((from[k] - means[k]) * factors[k]);
-            sums[N + k] += d[k];
-        }
-    });
-    for_each_row(M, [=](std::int64_t m) {
+    static thread_local Scratch scratch, row_scratch;
+    const CountedRows rows(M, mask, row_scratch);
+    const std::int64_t blocks = (rows.count + rows_of_block - 1) / rows_of_block;
+    T *sums = scratch.get<T>(static_cast<std::size_t>((2 * blocks + 3) * N));
+    T *slopes = sums + 2 * blocks * N, *constants = slopes + N, *scales = constants + N;
+    for_each_block<T>(
+        rows.count, N,
+        [=](std::int64_t block, std::int64_t begin, std::int64_t end, std::int64_t k) {
+            const Vector<T> mean = load_some(means + k, N - k),
+                            factor = load_some(factors + k, N - k);
+            Vector<T> totals[2];
+            sum_counted_rows(rows, begin, end, totals, [=](std::int64_t m, Vector<T> *sum) {
+                const Vector<T> d = load_some(dy + m * N + k, N - k);
+                sum[0] += d * (load_some(x + m * N + k, N - k) - mean);
+                sum[1] += d;
+            });
+            store_some(sums + 2 * block * N + k, totals[0] * factor, N - k);
+            store_some(sums + (2 * block + 1) * N + k, totals[1], N - k);
+        });
+    sum_blocks(blocks, 2 * N, sums, d_weight_and_bias);
+    const T share = T(1) / static_cast<T>(rows.count);
+    for (std::int64_t k = 0; k < N; k++) {
+        slopes[k] = share * d_weight_and_bias[k] * factors[k];
+        constants[k] = share * d_weight_and_bias[N + k];
+        scales[k] = factors[k] * weight[k];
+    }
+    for_each_row(M, N, [=](std::int64_t m) {
         const T *from = x + m * N, *d = dy + m * N;
         T *to = dx + m * N;
         if (mask != nullptr && !mask[m]) {
@@ -187,11 +266,8 @@ void batch_norm_backward(std::int64_t M, std::int64_t N, const T *x, const bool 
             return;
         }
         ANAPHORA_INDEPENDENT
-        for (std::int64_t k = 0; k < N; k++) {
-            const T normalised = (from[k] - means[k]) * factors[k];
-            to[k] = (d[k] - share * d_bias[k] - normalised * (share * d_weight[k])) * factors[k] *
-                    weight[k];
-        }
+        for (std::int64_t k = 0; k < N; k++)
+            to[k] = (d[k] - constants[k] - (from[k] - means[k]) * slopes[k]) * scales[k];
     });
 }
 
