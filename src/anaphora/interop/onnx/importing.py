@@ -70,9 +70,7 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Any:
     parts = sorted(path.parent.glob(f"{path.stem}-*{path.suffix}")) if path.name else []
     first = path if path.exists() or not parts else parts[0]
     try:
-        held = read(first)
-        if any(node.operator == DYNAMIC_LSTM for node in held.graph.nodes):
-            return _dequantized(path, first, held, task)
+        held = _read(first)
         if "anaphora.task" not in held.metadata:
             return recognized(held, task)
         model = _Import(path, first, held).model()
@@ -89,31 +87,16 @@ def load_model(path: str | os.PathLike[str], task: str | None = None) -> Any:
     return model
 
 
-def _dequantized(path: Path, first: Path, held: Model, task: str | None) -> Any:
-    """The model of a graph whose LSTMs have weights in 8 bits: in float32, with their numbers.
-
-    Of a file of ours, with its codec.
-    """
-    warnings.warn(
-        "its weights in 8 bits become the float32 numbers that they stand for; quantize the model "
-        "(anaphora quantize) for 8 bits as they are here",
-        stacklevel=3,
-    )
-    if "anaphora.task" not in held.metadata:
-        return recognized(dequantized(held), task)
-    ours = _Import(path, first, held)
-    tasks = [name for name, cls in TASKS.items() if cls is ours.cls]
-    if not tasks:
-        raise OnnxError(
-            f"it holds a model of the kind {ours.cls.kind} with weights in 8 bits; export it with "
-            "float32 weights to import it"
+def _read(path: Path) -> Model:
+    """A file, whose LSTMs with weights in 8 bits are ones of the floats that these stand for."""
+    held = read(path)
+    if any(node.operator == DYNAMIC_LSTM for node in held.graph.nodes):
+        warnings.warn(
+            "its weights in 8 bits become the float32 numbers that they stand for; quantize the "
+            "model (anaphora quantize) for 8 bits as they are here",
+            stacklevel=3,
         )
-    if task not in (None, *tasks):
-        raise OnnxError(f"the file holds a {ours.cls.kind}; omit the task {task!r:.40}")
-    with warnings.catch_warnings(action="ignore"):  # of its final states
-        model = recognized(dequantized(held), tasks[0])
-    model.codec = ours.cls.load_codec(ours.place, ours.codec, ours.options)
-    return model
+    return dequantized(held)
 
 
 def read_model(path: Path, task: str | None = None, config: Path | None = None) -> Any:
@@ -178,7 +161,7 @@ class _Import:
         shapes = {name: parameter.shape for name, parameter in blank.named_parameters()}
         for function in signatures(blank):
             if (place := self._place(function)) not in self.files:
-                self.files[place] = read(place)
+                self.files[place] = _read(place)
         held = sum(a.size for file in self.files.values() for a in file.graph.arrays.values())
         needed = sum(parameter.size for parameter in blank.parameters())
         if needed > held:

@@ -192,33 +192,48 @@ DYNAMIC_LSTM = "com.microsoft:DynamicQuantizeLSTM"
 def dequantized(model: Model) -> Model:
     """A model whose LSTMs of 8-bit weights are LSTMs of the floats that these stand for.
 
-    It computes what they do but for the roundings of inputs and states to 8 bits. Where weights or
-    scales are computed, a node remains as it is.
+    It computes what they do but for the roundings of inputs and states to 8 bits. Weights keep
+    their names. Where weights or scales are computed, a node remains as it is.
     """
     graph = model.graph
-    arrays, nodes = dict(graph.arrays), list[Node]()
+    nodes, floats, unused = list[Node](), dict[str, Array](), set[str]()
     for node in graph.nodes:
         inputs = [*node.inputs, *("",) * (12 - len(node.inputs))]
-        names = (*inputs[1:3], *inputs[8:])
-        if node.operator != DYNAMIC_LSTM or any(n and n not in arrays for n in names):
+        weights, numbers = inputs[1:3], inputs[8:]
+        if node.operator != DYNAMIC_LSTM or any(
+            name and name not in graph.arrays for name in (*weights, *numbers)
+        ):
             nodes.append(node)
             continue
-        held = [arrays.get(name) for name in names]
-        W, R, *numbers = held
-        for k, (weight, scale, zero_point) in enumerate(((W, *numbers[:2]), (R, *numbers[2:]))):
+        for k, name in enumerate(weights):
+            weight, scale, zero = (
+                graph.arrays.get(n) for n in (name, numbers[2 * k], numbers[2 * k + 1])
+            )
             if weight is None or weight.ndim != 3 or scale is None:
                 raise node.error("got no weights [D, I, 4H], or no scales of them")
-            zero = np.zeros((), np.int32) if zero_point is None else zero_point.astype(np.int32)
-            axes = (-1, 1, 1) if scale.ndim < 2 else (len(scale), 1, -1)
-            shift = zero.reshape(axes if zero.ndim == scale.ndim else (-1, 1, 1))
-            floats = (weight.astype(np.int32) - shift) * scale.reshape(axes)
-            inputs[k + 1] = f"{node.name} {'WR'[k]} in float32"
-            arrays[inputs[k + 1]] = floats.astype(np.float32).transpose(0, 2, 1)
-        kept = dataclasses.replace(node, operator="LSTM", inputs=tuple(inputs[:8]), version=14)
-        nodes.append(kept)
+            inputs[k + 1] = name if name not in floats else f"{node.name}: {name}"
+            floats[inputs[k + 1]] = _dequantized(weight, scale, zero).transpose(0, 2, 1)
+        unused.update(numbers)
+        own = {"operator": "LSTM", "inputs": tuple(inputs[:8]), "version": 14}
+        nodes.append(dataclasses.replace(node, **own))  # type: ignore[arg-type]
+    unused.difference_update(name for node in nodes for name in node.inputs)
+    kept = {name: array for name, array in graph.arrays.items() if name not in unused}
     return dataclasses.replace(
-        model, graph=dataclasses.replace(graph, nodes=tuple(nodes), arrays=arrays)
+        model, graph=dataclasses.replace(graph, nodes=tuple(nodes), arrays=kept | floats)
     )
+
+
+def _dequantized(weight: Array, scale: Array, zero_point: Array | None) -> Array:
+    """The numbers of a weight [D, I, 4H], with a scale for each direction, or [D, 4H]."""
+
+    def along(numbers: Array) -> Array:
+        return numbers.reshape((len(numbers), 1, -1) if numbers.ndim == 2 else (-1, 1, 1))
+
+    centred = weight.astype(np.int32)
+    if zero_point is not None:
+        centred = centred - along(zero_point.astype(np.int32))
+    floats: Array = (centred * along(scale)).astype(np.float32)
+    return floats
 
 
 def _floats(value: Array) -> Array:
