@@ -105,9 +105,11 @@ NAMES: dict[str, dict[str, str]] = {
         "nansum": "`ops.where(np.isnan(x), 0.0, x).sum()`",
         "nonzero argwhere unique bincount median quantile nanmean cumprod cummax cummin cov "
         "corrcoef kron cross fmod atan2 arctan2 asin acos atan arcsin arccos arctan hypot trapz":
-            "NumPy's, of `x.data`",
+            "NumPy's function, of `x.data`: it has no gradient",
         "det logdet slogdet inverse pinverse svd qr cholesky matrix_power":
-            "NumPy's `np.linalg`, of `x.data`",
+            "NumPy's function in `np.linalg`, of `x.data`: it has no gradient",
+        "ptp": "`x.max() - x.min()`",
+        "flat": "`x.flatten()`",
         "kthvalue": "`x.sort(axis)[k - 1]`",
         "msort": "`x.sort(axis=0)`",
         "where": "`ops.where(condition, x, other)`",
@@ -196,7 +198,8 @@ NAMES: dict[str, dict[str, str]] = {
         "pack_padded_sequence pad_packed_sequence pack_sequence PackedSequence": _PACKING,
         "parameters_to_vector": "`ops.concatenate([p.flatten() for p in model.parameters()])`",
         "vector_to_parameters": "`with p.writing() as array: array[...] = values` of each",
-        "weight_norm spectral_norm parametrizations": "`weight_dropout=` or `weight_decay=`",
+        "weight_norm spectral_norm parametrizations":
+            "nothing; the cell `layer_norm_lstm` normalizes inside the step",
         "MultiLabelSoftMarginLoss": "`nn.BCEWithLogitsLoss()`",
         "GaussianNLLLoss": "`ops.gaussian_nll_loss(mean, deviation, targets)`",
         "KLDivLoss": "`(p * (ops.log(p) - log_q)).sum()`",
@@ -309,7 +312,7 @@ NAMES: dict[str, dict[str, str]] = {
         "LinearLR": "`optim.WarmUp(optim.Cosine(...), steps=...)`",
         "clip_grad_norm_": "`optim.clip_grad_norm(parameters, max_norm)`",
         "clip_grad_value_": "`optim.clip_grad_value(parameters, limit)`",
-        "swa_utils": "`optim.ASGD`, which averages",
+        "swa_utils": "`optimizer.start_averaging(decay)`, averages of the parameters",
         "SparseAdam": "`optim.Adam`, which takes gradients of rows",
         "Adamax Rprop Adafactor Muon": "`optim.Adam` or another of `optim.OPTIMIZERS`",
     },
@@ -328,8 +331,9 @@ NAMES: dict[str, dict[str, str]] = {
             "`anaphora.random.generator()`; `get_state()` and `set_state(state)` beside it",
         "std_mean var_mean": "`x.std(ddof=1)` and `x.mean()`",
         "chain_matmul": "`x @ y @ z`",
-        "searchsorted bucketize isin histc histogram": "NumPy's, of `x.data`",
-        "linalg": "`x.norm(...)`; NumPy's `np.linalg`, of `x.data`",
+        "searchsorted bucketize isin histc histogram":
+            "NumPy's function, of `x.data`: it has no gradient",
+        "linalg": "`x.norm(...)`; other functions of `np.linalg` take `x.data`",
         "is_tensor": "`isinstance(x, Tensor)`",
         "Size": "`tuple`",
         "inf nan pi e": "`math.inf`, `math.nan`, `math.pi`, `math.e`",
