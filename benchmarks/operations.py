@@ -140,7 +140,7 @@ OPERATIONS = [
         lambda torch, a, b: torch.einsum("bthe,bshe->bhts", a, b),
     ),
     Operation(
-        "einsum bi,oij,bj->bo, 512, 128, 96, 64",
+        "einsum bi,oij,bj->bo, B 512 I 128",
         ((512, 128), (64, 128, 96), (512, 96)),
         lambda ops, a, w, b: ops.einsum("bi,oij,bj->bo", a, w, b),
         lambda torch, a, w, b: torch.einsum("bi,oij,bj->bo", a, w, b),

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from anaphora import nn, ops
+from anaphora import engine, nn, ops
 from anaphora.tensor import Tensor
 
 LENGTHS = np.array([6, 0, 4, 7])
@@ -45,6 +45,29 @@ def test_batch_normalization_reads_the_steps_of_sequences_only(batch_first):
         assert not y[np.arange(7)[:, None] >= LENGTHS].any()
     for one, other in zip(flat.buffers(), ragged.buffers(), strict=True):
         np.testing.assert_allclose(one.data, other.data, rtol=1e-12)
+
+
+@pytest.mark.skipif(engine.info()["engine"] != "native", reason="needs the native engine")
+@pytest.mark.parametrize("batch_first", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_padding_changes_no_bit_of_batch_normalization(dtype, batch_first, rng):
+    T, B, I = 90, 7, 19
+    lengths = [90, 3, 0, 64, 65, 1, 40]
+    x, dy = rng.standard_normal((2, B, T, I)).astype(dtype)
+    found = []
+    for more in (0, 1, 70):  # steps after the longest sequence
+        padded = [np.pad(a, ((0, 0), (0, more), (0, 0)), constant_values=7) for a in (x, dy)]
+        given = [a if batch_first else a.swapaxes(0, 1) for a in padded]
+        norm = nn.BatchNorm1d(I, batch_first=batch_first, dtype=dtype)
+        inputs = Tensor(given[0], requires_grad=True)
+        y = norm(inputs, lengths)
+        y.backward(given[1])
+        rows = [a if batch_first else a.swapaxes(0, 1) for a in (y.data, inputs.grad)]
+        rest = norm.weight.grad, norm.bias.grad, norm.running_mean.data, norm.running_var.data
+        found.append([*(np.ascontiguousarray(a[:, :T]) for a in rows), *rest])
+    for others in found[1:]:
+        for array, expected in zip(others, found[0], strict=True):
+            np.testing.assert_array_equal(array, expected)
 
 
 def test_gradients_of_batch_normalization(rng, check_gradients):

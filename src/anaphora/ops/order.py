@@ -148,15 +148,14 @@ def take_along_axis(x: Operand, indices: Operand, axis: int | None = -1) -> Tens
     def with_axis(shape: tuple[int, ...], size: int) -> tuple[int, ...]:
         return (*shape[:axis], size, *shape[axis + 1 :])
 
-    try:
-        others = np.broadcast_shapes(with_axis(x.shape, 1), with_axis(indices.shape, 1))
-    except ValueError:
-        raise ValueError(
-            f"take_along_axis: indices of shape {indices.shape} for a Tensor of shape {x.shape}; "
-            f"they broadcast, but for axis {axis}"
-        ) from None
-    wide = with_axis(others, x.shape[axis])
-    x = x if x.shape == wide else broadcast_to(x, wide)
-    return _take_along_axis(
-        x, np.broadcast_to(indices, with_axis(others, indices.shape[axis])), axis
-    )
+    if with_axis(x.shape, 1) != with_axis(indices.shape, 1):
+        try:
+            others = np.broadcast_shapes(with_axis(x.shape, 1), with_axis(indices.shape, 1))
+        except ValueError:
+            raise ValueError(
+                f"take_along_axis: indices of shape {indices.shape} for a Tensor of shape "
+                f"{x.shape}; they broadcast, but for axis {axis}"
+            ) from None
+        x = broadcast_to(x, with_axis(others, x.shape[axis]))
+        indices = np.broadcast_to(indices, with_axis(others, indices.shape[axis]))
+    return _take_along_axis(x, indices, axis)
