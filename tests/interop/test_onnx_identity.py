@@ -233,7 +233,7 @@ def test_models_in_8_bits_are_restored_as_floats(name, tmp_path):
         bidirectional=False,
     )  # fmt: skip
     model = randomized(made())
-    model.codec = CharacterTokenizer.fit(["abcdefg"]) if name == "language model" else None
+    model.codec = CharacterTokenizer.fit(["abcdefghijk"]) if name == "language model" else None
     model.weights = "int8"
     save(model, tmp_path / "model.onnx")
     with pytest.warns(UserWarning, match="8 bits become the float32 numbers"):
