@@ -199,3 +199,17 @@ def test_products_of_another_precision_are_computed_one_by_one(rng):
             rounded = model(inputs["x"])[0].data
         np.testing.assert_array_equal(model(inputs["x"])[0].data, exact)
     assert 1e-4 < np.abs(rounded - exact).max() < 0.3
+
+
+@pytest.mark.parametrize("zero", [0.0, -0.0])
+def test_constants_of_zeros(zero, rng):
+    """A run adds its own zeros, not what the last run has left in the memory."""
+    x = {"x": normal(rng, 3, 130)}
+    nodes = [
+        node("Tanh", ["x"], ["bounded"]),
+        node("Add", ["bounded", "constant"], ["moved"]),
+        node("Abs", ["moved"], ["positive"]),
+        node("Sub", ["constant", "positive"], ["y"]),
+    ]
+    check(nodes, x, ["y"], {"constant": normal(rng, 3, 130)}, steps=1)
+    check(nodes, x, ["y"], {"constant": np.full((3, 130), zero, np.float32)}, steps=1)

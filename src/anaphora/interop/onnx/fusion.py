@@ -171,6 +171,10 @@ class _Run:
         """The places of a constant."""
         if not value.any() and not np.signbit(value).any():
             return np.zeros(value.shape, np.int64)
+        return self._stored(value)
+
+    def _stored(self, value: Array) -> Array:
+        """The places of a constant whose elements lie one after the other, zeros too."""
         end = self.constant_count + value.size
         _require(end <= CONSTANTS)
         self.constants[self.constant_count : end] = value.reshape(-1)
@@ -193,8 +197,8 @@ class _Run:
             return 0
         if (np.diff(flat) == 1).all():
             return int(flat[0])
-        if flat.max() < CONSTANTS:
-            return int(self._kept(self.constants[flat]).reshape(-1)[0])
+        if flat.max() < CONSTANTS and self.constant_count + flat.size <= CONSTANTS:
+            return int(self._stored(self.constants[flat]).reshape(-1)[0])
         to = self._room(flat.size)
         self.steps.append(Gather(to, np.ascontiguousarray(flat)))
         return to
