@@ -181,8 +181,23 @@ def _hosts(count: int, rate: str | None) -> Iterator[list[str]]:
         yield [
             "ip", "netns", "exec", names[0], command, "-launcher", "rsh", "-launcher-exec",
             str(launcher), "-localhost", "none", "-iface", "eth0", "-hosts", hosts,
-            "-n", str(count), "-env", "MPIR_CVAR_NOLOCAL", "1", "-env", "FI_TCP_IFACE", "eth0",
+            "-n", str(count), *_over("eth0"),
         ]  # fmt: skip
+
+
+def _over(interface: str) -> list[str]:
+    """What makes MPICH send over this interface, by either of its libraries, and nowhere else.
+
+    Its processes would otherwise find the memory that they share: they are on one machine.
+    """
+    environment = {
+        "MPIR_CVAR_NOLOCAL": "1",
+        "FI_PROVIDER": "tcp",
+        "FI_TCP_IFACE": interface,
+        "UCX_TLS": "tcp",
+        "UCX_NET_DEVICES": interface,
+    }
+    return [part for name, value in environment.items() for part in ("-env", name, value)]
 
 
 def _ip(*arguments: str) -> None:
