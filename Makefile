@@ -13,13 +13,17 @@ ZIG = $(shell command -v $(PYTHON));-m;ziglang;c++
 CMAKE_TESTS := $(PYTHON) -m cmake -S . -DANAPHORA_NATIVE_TESTS=ON -DANAPHORA_STRICT=ON
 
 .DEFAULT_GOAL := help
-.PHONY: help build check lint test parity docs pictures notebooks sanitize emulate cross format clean
+.PHONY: help build cells check lint test parity docs pictures notebooks sanitize emulate cross format clean
 
 help:  ## Show this list
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
 
 build:  ## Install for development; again after a change in the C++ sources
 	$(PYTHON) -m pip install --editable ".[dev]"
+
+cells:  ## Write the engine's table of built-in cells again; after a change in their equations
+	mkdir -p build && $(PYTHON) tests/engine/built_in_cells.py > build/built_in_cells.h
+	mv build/built_in_cells.h src/anaphora/engine/src/
 
 check: lint test  ## All that must pass before a commit: lint and test
 

@@ -1060,6 +1060,15 @@ Cell random_cell(Random &random, bool projected) {
     return cell;
 }
 
+// A random cell, or a built-in one, which is compiled.
+Cell any_cell(Random &random, bool projected) {
+    const std::vector<Cell> &known = built_in_cells();
+    const Cell &cell = known[static_cast<std::size_t>(random.below(std::ssize(known)))];
+    if (random.chance(2) || (projected && cell.reads_first_state()))
+        return random_cell(random, projected);
+    return cell;
+}
+
 template <class T> using Arrays = std::vector<Array<T>>;
 
 template <class T> std::vector<T *> pointers(const Arrays<T> &arrays) {
@@ -1091,7 +1100,7 @@ template <class T> struct Recurrence {
           inputs(random.one_of({0, 1, 5, 40, 100})), // 0: the input halves of gates are given
           hidden(random.one_of({1, 3, 16, 33, 70, 130})), projected(hidden),
           projects(random.chance(4)), reverse(random.chance(2)), has_lengths(random.chance(2)),
-          has_bias(random.chance(2)), cell(random_cell(random, projects)), x(0), weight_ih(0),
+          has_bias(random.chance(2)), cell(any_cell(random, projects)), x(0), weight_ih(0),
           bias_ih(0), weight_hh(0), bias_hh(0), weight_hr(0), d_output(0), lengths(batch) {
         if (projects)
             projected = random.between(1, hidden);
@@ -1116,6 +1125,8 @@ template <class T> struct Recurrence {
         for (int32_t value = 0; value < cell.forward.values(); value++)
             if (random.chance(4) && !(projects && value == static_cast<int32_t>(cell.gates.size())))
                 named.push_back(value);
+        if (random.chance(2))
+            named.clear();
     }
 
     std::string name() const {
@@ -1223,6 +1234,8 @@ template <class T> void test_recurrence(Random &random) {
         set_thread_count(threads);
         check(same(recurrence.run(), expected), "the result depends on the number of threads");
     }
+    recurrence.cell.built_in = -1;
+    check(same(recurrence.run(), expected), "the compiled steps differ from the interpreter's");
 }
 
 // Packed layers -----------------------------------------------------------------------------------
@@ -1241,7 +1254,7 @@ template <class T> struct Layers {
           count(random.between(1, 3)), ids(random.one_of({0, 1, 9, 30})),
           outputs(ids > 0 ? ids : random.one_of({0, 1, 70})), projects(random.chance(4)),
           has_bias(random.chance(2)), normalized(random.chance(2)),
-          cell(random_cell(random, projects)), table(0), weight(0), bias(0) {
+          cell(any_cell(random, projects)), table(0), weight(0), bias(0) {
         if (projects)
             projected = random.between(1, hidden);
         const int64_t X = cell.x_blocks * hidden, G = cell.h_blocks * hidden;
@@ -1369,10 +1382,11 @@ template <class T> void test_stack(Random &random) {
             result.push_back(array.copy());
         return result;
     };
+    const std::unique_ptr<Stack<T>> stack = layers.make();
+    layers.cell.built_in = -1;
     Arrays<T> expected_states = copy(start);
     Array<T> expected = layers.run_recurrence(steps, x, expected_states);
 
-    const std::unique_ptr<Stack<T>> stack = layers.make();
     const int64_t length = layers.ids > 0 && steps > 0 && B > 0 ? random.between(0, 4) : 0;
     Array<double> uniforms(length * B, random);
     Array<int64_t> first_sampled(0);
@@ -1453,6 +1467,7 @@ void test_random_programs() {
         where = "random program " + std::to_string(k);
         Recurrence<float> recurrence(random);
         Cell &cell = recurrence.cell;
+        cell.built_in = -1;
         std::vector<int32_t *> fields{&cell.forward.inputs, &cell.backward.inputs, &cell.states,
                                       &cell.parameters};
         for (Program *program : {&cell.forward, &cell.backward}) {

@@ -23,6 +23,7 @@ def make_cell(
     states: int,
     parameters: int,
 ) -> Cell: ...
+def is_compiled(cell: Cell) -> bool: ...
 
 # The functions of one precision, that of all arrays except targets, lengths, ids and row numbers,
 # which are int64, and logarithms of a conditional random field and of CTC, which are float64.

@@ -14,7 +14,7 @@ import os
 import weakref
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeAlias, TypeVar, cast
+from typing import Any, TypeAlias, TypedDict, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -504,21 +504,45 @@ class NativeSteps:
     precision: str  # of the products
 
 
+_Code: TypeAlias = list[tuple[str, int, int]]  # operation and the numbers of its operands
+NumberedProgram: TypeAlias = tuple[int, list[float], _Code, list[int]]
+
 _cells: weakref.WeakKeyDictionary[Trace, _native.Cell] = weakref.WeakKeyDictionary()
 
 
 def _cell(trace: Trace) -> _native.Cell:
     if trace not in _cells:
-        adjoint = trace.adjoint
-        _cells[trace] = _native.make_cell(
-            forward=_program(trace.program),
-            backward=_program(adjoint.program),
-            gates=[(-1 if x is None else x, -1 if h is None else h) for x, h in trace.gate_inputs],
-            saved=[_number(trace.program, value) for value in adjoint.saved],
-            states=trace.states,
-            parameters=len(trace.program.inputs) - len(trace.gate_inputs) - trace.states,
-        )
+        _cells[trace] = _native.make_cell(**cell_parts(trace))
     return _cells[trace]
+
+
+def is_compiled(trace: Trace) -> bool:
+    """Whether the engine has compiled a cell's step; else it interprets its program."""
+    return _native.is_compiled(_cell(trace))
+
+
+class CellParts(TypedDict):
+    """A cell as the engine takes it: values are numbers of inputs, constants and instructions."""
+
+    forward: NumberedProgram
+    backward: NumberedProgram
+    gates: list[tuple[int, int]]
+    saved: list[int]
+    states: int
+    parameters: int
+
+
+def cell_parts(trace: Trace) -> CellParts:
+    """A traced cell as the engine takes it."""
+    adjoint = trace.adjoint
+    return {
+        "forward": _program(trace.program),
+        "backward": _program(adjoint.program),
+        "gates": [(-1 if x is None else x, -1 if h is None else h) for x, h in trace.gate_inputs],
+        "saved": [_number(trace.program, value) for value in adjoint.saved],
+        "states": trace.states,
+        "parameters": len(trace.program.inputs) - len(trace.gate_inputs) - trace.states,
+    }
 
 
 def _constants(program: Program) -> list[float]:
@@ -535,10 +559,7 @@ def _number(program: Program, operand: int | float) -> int:
     return number if number < len(program.inputs) else number + len(constants)
 
 
-_Code: TypeAlias = list[tuple[str, int, int]]  # operation and the numbers of its operands
-
-
-def _program(program: Program) -> tuple[int, list[float], _Code, list[int]]:
+def _program(program: Program) -> NumberedProgram:
     code = []
     for instruction in program.instructions:
         operands = [_number(program, operand) for operand in instruction.operands]

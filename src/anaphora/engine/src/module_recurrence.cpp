@@ -235,9 +235,16 @@ void bind_cell(nb::module_ &m) {
                 cell.h_blocks += h != -1;
             }
             cell.validate();
+            for (const Cell &known : built_in_cells()) {
+                Cell compiled = cell;
+                compiled.built_in = known.built_in;
+                if (compiled == known)
+                    cell.built_in = known.built_in;
+            }
             return Held<Cell>{std::make_unique<Cell>(std::move(cell))};
         },
         "forward"_a, "backward"_a, "gates"_a, "saved"_a, "states"_a, "parameters"_a);
+    m.def("is_compiled", [](const Cell &cell) { return cell.built_in >= 0; }, "cell"_a);
 }
 
 template <class T> void bind_recurrence(nb::module_ &m) {

@@ -28,7 +28,7 @@ inline constexpr const char *op_names[] = {ANAPHORA_OPS(ANAPHORA_OP)};
 inline constexpr int op_count = sizeof op_names / sizeof *op_names;
 inline constexpr std::size_t max_values = 1 << 20; // of a program; far more than any cell needs
 
-inline bool has_two_operands(Op op) {
+inline constexpr bool has_two_operands(Op op) {
     return op == Op::add || op == Op::subtract || op == Op::multiply || op == Op::divide ||
            op == Op::maximum || op == Op::minimum;
 }
@@ -38,6 +38,8 @@ inline bool has_two_operands(Op op) {
 struct Instruction {
     Op op;
     std::int32_t a, b; // b is any value if the operation has one operand
+
+    bool operator==(const Instruction &) const = default;
 };
 
 struct Program {
@@ -45,6 +47,8 @@ struct Program {
     std::vector<double> constants;
     std::vector<Instruction> instructions;
     std::vector<std::int32_t> outputs;
+
+    bool operator==(const Program &) const = default;
 
     std::int32_t values() const {
         return inputs + static_cast<std::int32_t>(constants.size() + instructions.size());
@@ -77,6 +81,8 @@ struct Program {
 // of its block of H recurrent halves, -1 for a half that it lacks. Each block belongs to one gate.
 struct GateInput {
     std::int32_t x, h;
+
+    bool operator==(const GateInput &) const = default;
 };
 
 // A cell: its forward program (inputs: gates, states, parameters; outputs: states), its backward
@@ -88,6 +94,9 @@ struct Cell {
     std::vector<std::int32_t> saved;
     std::int32_t states = 0, parameters = 0;
     std::int32_t x_blocks = 0, h_blocks = 0;
+    std::int32_t built_in = -1; // its number among the built-in cells, which are compiled; or -1
+
+    bool operator==(const Cell &) const = default;
 
     void validate() const {
         forward.validate();
@@ -142,5 +151,8 @@ struct Cell {
         return false;
     }
 };
+
+// The built-in cells, in the order of ANAPHORA_BUILT_IN_CELLS.
+const std::vector<Cell> &built_in_cells();
 
 } // namespace anaphora

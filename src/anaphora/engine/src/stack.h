@@ -308,6 +308,10 @@ template <class T> class Run {
                                   l.bias_ih, l.bias_hh, l.parameters.data()});
             step.emplace(layers[0], run.reads_, run.vectors_in_tile_,
                          run.blocks_in_tile_ * s.plan.sub * run.B_, scratch[5], scratch[6]);
+            const CompiledStep<T> *compiled = compiled_step<T>(s.cell);
+            if (compiled != nullptr && run.B_ == 1 && share.first < share.end &&
+                (!s.layers[0].hh || s.layers[0].hh->numbers(0) != nullptr))
+                row = compiled->row;
             for (std::int64_t l = 0; l < run.L_; l++)
                 before.push_back(run.first_state(l, 1, run.chunk_ - 1));
         }
@@ -318,6 +322,7 @@ template <class T> class Run {
         std::vector<RowRange<T>> ranges;
         std::vector<StepLayer<T>> layers;
         std::optional<ForwardStep<T>> step;
+        void (*row)(const RowPlaces<T> &, const Block *, const Block *) = nullptr; // of one row
         std::vector<T *> before; // the first state of each layer after the last step
         std::int64_t chunk = 0;
     };
@@ -398,6 +403,8 @@ template <class T> class Run {
 
     // A thread's units of all rows. ids: of the table of input halves, or null.
     void take_step(Own &own, std::int64_t l, std::int64_t t, const std::int64_t *ids, T *after) {
+        if (own.row != nullptr)
+            return take_row_step(own, l, t, ids, after);
         ForwardStep<T> &step = *own.step;
         if (own.state) {
             own.ranges.clear();
@@ -424,6 +431,27 @@ template <class T> class Run {
                 step(tiles_.size(tile), n, end, nullptr, nullptr);
             }
         }
+    }
+
+    void take_row_step(Own &own, std::int64_t l, std::int64_t t, const std::int64_t *ids,
+                       T *after) const {
+        const PackedLayer<T> &layer = s_.layers[static_cast<std::size_t>(l)];
+        const Block *blocks = s_.plan.blocks.data(), &first = blocks[own.share.first];
+        const T *x = ids != nullptr ? s_.table + ids[0] * s_.XP : x_gates_ + t * s_.XP;
+        RowPlaces<T> places;
+        places.weight = layer.hh ? layer.hh->numbers(own.share.first) : nullptr;
+        places.terms = s_.projected;
+        places.row = places.before[0] = own.before[l];
+        places.x = x + cell_.x_blocks * first.first * W;
+        places.bias_ih = layer.bias_ih;
+        places.bias_hh = layer.bias_hh;
+        places.stride = s_.HP;
+        places.backwards = t % 2 == 1;
+        places.parameters = layer.parameters.data();
+        places.after[0] = s_.projects ? unprojected_ : after;
+        for (int k = 1; k < cell_.states; k++)
+            places.before[k] = places.after[k] = other_state(k, l);
+        own.row(places, &first, blocks + own.share.end);
     }
 
     // Write the stack's outputs from y [rows, padded P] to [rows, N].

@@ -2,6 +2,7 @@
 // values go; and the same backward. Whole sequences and sessions take this step.
 #pragma once
 
+#include "compiled_step.h"
 #include "tiles.h"
 #include "weight.h"
 
@@ -84,6 +85,11 @@ template <class T> struct Written {
     RowView<T> to; // [., units]
 };
 
+// The same rows from a unit on; none if there are none.
+template <class T> RowView<T> from_unit(const RowView<T> &rows, std::int64_t unit) {
+    return {rows.data == nullptr ? nullptr : rows.data + unit, rows.stride, rows.index};
+}
+
 template <class T> class ForwardStep {
     static constexpr int W = lanes<T>;
 
@@ -105,7 +111,8 @@ template <class T> class ForwardStep {
     // multiplied for at most `half_vectors`.
     ForwardStep(const StepLayer<T> &layer, const std::vector<bool> &reads, int vectors,
                 std::int64_t half_vectors, Scratch &value_scratch, Scratch &half_scratch)
-        : before(layer.cell->states), after(layer.cell->states), layer_(&layer), reads_(reads),
+        : before(layer.cell->states), after(layer.cell->states), layer_(&layer),
+          compiled_(compiled_step<T>(*layer.cell)), reads_(reads),
           values_(layer.cell->forward, vectors, value_scratch),
           halves_(half_scratch.get<T>(
               (layer.cell->h_blocks + layer.cell->x_blocks) * half_vectors * W + 1)),
@@ -140,17 +147,7 @@ template <class T> class ForwardStep {
     void operator()(int rows, std::int64_t first, std::int64_t end, const Rows *h_rows,
                     const Rows *x_rows) {
         const StepLayer<T> &layer = *layer_;
-        const Cell &cell = *layer.cell;
-        const std::vector<Block> &blocks = *layer.blocks;
-        const Block &last = blocks[end - 1];
-        const int sub = static_cast<int>(last.first + last.vectors - blocks[first].first);
-        const std::int64_t unit = blocks[first].first * W,
-                           units = std::min<std::int64_t>(sub * W, layer.units - unit);
-        const std::int64_t tile = static_cast<std::int64_t>(sub) * rows * W;
-        if (saved != nullptr)
-            for (std::size_t s = 0; s < cell.saved.size(); s++)
-                values_.place(cell.saved[s], saved + static_cast<std::int64_t>(s) * tile);
-
+        const std::int64_t unit = (*layer.blocks)[first].first * W;
         for (int r = 0; r < rows; r++) { // fetch what is written after the products
             for (T *to : after)
                 __builtin_prefetch(to + unit + r * layer.units, 1);
@@ -163,11 +160,30 @@ template <class T> class ForwardStep {
         }
         if (x_rows != nullptr)
             layer.ih->multiply(first, end, *x_rows, part, {x_halves_, W, rows * W});
-        if (rows == 1 && x.packed)
-            assemble_row(first, end);
-        else
-            for (std::int32_t g = 0; g < cell.first_state(); g++)
-                assemble(g, first, end, rows, x_rows != nullptr);
+        const bool in_step = x_rows != nullptr;
+        const std::int64_t compiled = compiled_blocks(first, end);
+        if (compiled > first)
+            run_compiled(rows, first, compiled, in_step);
+        if (compiled < end)
+            interpret(rows, first, compiled, end, in_step);
+    }
+
+  private:
+    // The program on blocks from ... end - 1 of those from `first` on that were multiplied.
+    void interpret(int rows, std::int64_t first, std::int64_t from, std::int64_t end,
+                   bool in_step) {
+        const StepLayer<T> &layer = *layer_;
+        const Cell &cell = *layer.cell;
+        const Block &begin = (*layer.blocks)[from], &last = (*layer.blocks)[end - 1];
+        const int sub = static_cast<int>(last.first + last.vectors - begin.first);
+        const std::int64_t unit = begin.first * W,
+                           units = std::min<std::int64_t>(sub * W, layer.units - unit);
+        const std::int64_t tile = static_cast<std::int64_t>(sub) * rows * W;
+        if (saved != nullptr)
+            for (std::size_t s = 0; s < cell.saved.size(); s++)
+                values_.place(cell.saved[s], saved + static_cast<std::int64_t>(s) * tile);
+        for (std::int32_t g = 0; g < cell.first_state(); g++)
+            assemble(g, first, from, end, rows, in_step);
 
         const auto state0 = cell.first_state();
         for (int k = 0; k < cell.states; k++)
@@ -188,95 +204,115 @@ template <class T> class ForwardStep {
                     units);
     }
 
-  private:
-    // All gates of one row whose input halves are packed: a session.
-    ANAPHORA_INLINE void assemble_row(std::int64_t first, std::int64_t end) {
+    // The end of the blocks whose step is compiled, the others' being interpreted: those that are
+    // there as a whole, unless other values than the states are to be written.
+    std::int64_t compiled_blocks(std::int64_t first, std::int64_t end) const {
+        if (compiled_ == nullptr || written.size() > 1 ||
+            (written.size() == 1 && written[0].value != layer_->cell->forward.outputs[0]))
+            return first;
+        const Block &last = (*layer_->blocks)[end - 1];
+        return end - ((last.first + last.vectors) * W > layer_->units);
+    }
+
+    void run_compiled(int rows, std::int64_t first, std::int64_t end, bool in_step) {
         const StepLayer<T> &layer = *layer_;
-        const std::int64_t Gh = layer.cell->h_blocks, Gx = layer.cell->x_blocks;
-        const Block *blocks = layer.blocks->data();
-        const std::int64_t begin = blocks[first].first, half = half_row_;
-        const T *halves = halves_ + first_row * W, *given = x.rows[0];
-        std::int32_t g = 0;
-        for (const auto [x_gate, h_gate] : layer.cell->gates) {
-            T *to = values_[g++];
-            for (std::int64_t n = first, count = 1; n < end; n += count) {
-                const std::int64_t at = blocks[n].first, gap = blocks[n].vectors;
-                std::int64_t sub = gap, h_step = half, x_step = W;
-                if (gap == 1) { // so are those that follow: take them at once
-                    sub = count = end - n;
-                    h_step = Gh * half;
-                    x_step = Gx * W;
-                }
-                const T *h = nullptr, *h_bias = nullptr, *x_half = nullptr, *x_bias = nullptr;
-                if (h_gate >= 0) {
-                    h = halves + (Gh * (at - begin) + h_gate * gap) * half;
-                    h_bias = layer.bias_hh + h_gate * layer.units + at * W;
-                }
-                if (x_gate >= 0)
-                    x_half = given + (Gx * at + x_gate * gap) * W;
-                if (x_gate >= 0 && layer.bias_ih != nullptr)
-                    x_bias = layer.bias_ih + x_gate * layer.units + at * W;
-                auto h_at = [&](std::int64_t s) {
-                    return load(h + s * h_step) + load(h_bias + s * W);
-                };
-                auto x_at = [&](std::int64_t s) {
-                    const Vector<T> x = load(x_half + s * x_step);
-                    return x_bias == nullptr ? x : x + load(x_bias + s * W);
-                };
-                for (std::int64_t s = 0; s < sub; s++, to += W)
-                    store(to, x_gate < 0 ? h_at(s) : h_gate < 0 ? x_at(s) : h_at(s) + x_at(s));
+        ForwardPlaces<T> places;
+        places.rows = rows;
+        places.stride = layer.units;
+        places.saved = saved;
+        for_each_run(first, end, [&](std::int64_t n, int sub) {
+            const std::int64_t unit = (*layer.blocks)[n].first * W;
+            places.sub = sub;
+            places.x.data = nullptr;
+            for (std::int32_t g = 0; g < layer.cell->first_state(); g++) {
+                Half<T> h, x_half;
+                place_halves(g, first, n, rows, in_step, h, x_half);
+                places.h[g] = h.data;
+                places.h_bias[g] = h.bias;
+                places.h_vector = h.vector;
+                if (x_half.data == nullptr)
+                    continue;
+                if (places.x.data == nullptr)
+                    places.x = {x_half.data, x_half.row, x_half.index};
+                places.x_first[g] = x_half.data - places.x.data;
+                places.x_bias[g] = x_half.bias;
+                places.x_vector = x_half.vector;
             }
+            for (int k = 0; k < layer.cell->states; k++) {
+                places.before[k] = before[k] + unit;
+                places.after[k] = after[k] + unit;
+            }
+            for (int k = 0; k < layer.cell->parameters; k++)
+                places.parameters[k] = layer.parameters[k] + unit;
+            places.output = written.empty() ? RowView<T>{} : from_unit(written[0].to, unit);
+            compiled_->forward(places);
+        });
+    }
+
+    // Call f(n, sub) for blocks first ... end - 1: the halves of `sub` vectors of units from block
+    // n on are equally far apart.
+    template <class F>
+    ANAPHORA_INLINE void for_each_run(std::int64_t first, std::int64_t end, F f) {
+        for (std::int64_t n = first, count = 1; n < end; n += count) {
+            int sub = (*layer_->blocks)[n].vectors;
+            if (sub == 1) // so are those that follow: take them at once
+                sub = static_cast<int>(count = end - n);
+            f(n, sub);
         }
     }
 
-    // One gate of some blocks: its halves and their biases.
-    ANAPHORA_INLINE void assemble(std::int32_t g, std::int64_t first, std::int64_t end, int rows,
-                                  bool in_step) {
+    // The halves of gate g from block n on, of blocks from `first` on that were multiplied.
+    ANAPHORA_INLINE void place_halves(std::int32_t g, std::int64_t first, std::int64_t n, int rows,
+                                      bool in_step, Half<T> &h, Half<T> &x_half) const {
         const StepLayer<T> &layer = *layer_;
         const auto [x_gate, h_gate] = layer.cell->gates[g];
-        const std::int64_t Gh = layer.cell->h_blocks, Gx = layer.cell->x_blocks, H = layer.units;
-        const Block *blocks = layer.blocks->data();
-        const std::int64_t begin = blocks[first].first, tile = rows * W;
-        const bool given = x_gate >= 0 && !in_step;
-        Half<T> h{nullptr, W, half_row_, nullptr, nullptr},
-            half_x{nullptr, W, tile, nullptr, nullptr};
-        if (given)
-            half_x = {nullptr, x.rows.stride, W, x.rows.index, nullptr};
-        T *value = values_[g];
-        for (std::int64_t n = first, count = 1; n < end; n += count) {
-            const std::int64_t at = blocks[n].first, unit = at * W;
-            int sub = blocks[n].vectors;
-            if (sub == 1) { // so are those that follow: take them at once
-                count = end - n;
-                sub = static_cast<int>(count);
-                h.vector = Gh * half_row_;
-                half_x.vector = in_step ? Gx * tile : x.packed ? Gx * W : W;
-            }
-            const std::int64_t gap = blocks[n].vectors,
-                               units = std::min<std::int64_t>(sub * W, H - unit);
-            if (h_gate >= 0) {
-                h.data = halves_ + (Gh * (at - begin) + h_gate * gap) * half_row_ + first_row * W;
-                h.bias = layer.bias_hh == nullptr ? nullptr : layer.bias_hh + h_gate * H + unit;
-            }
-            if (given)
-                half_x.data =
-                    x.rows.data + (x.packed ? (Gx * at + x_gate * gap) * W : x_gate * H + unit);
-            else if (x_gate >= 0)
-                half_x.data = x_halves_ + (Gx * (at - begin) + x_gate * gap) * tile;
-            if (x_gate >= 0 && (!given || x.packed))
-                half_x.bias =
-                    layer.bias_ih == nullptr ? nullptr : layer.bias_ih + x_gate * H + unit;
-            T *to = value + (at - begin) * tile;
-            if (x_gate < 0)
-                add_halves<true, false>(to, h, half_x, rows, sub, units);
-            else if (h_gate < 0)
-                add_halves<false, true>(to, h, half_x, rows, sub, units);
-            else
-                add_halves<true, true>(to, h, half_x, rows, sub, units);
+        const Block &block = (*layer.blocks)[n];
+        const std::int64_t Gh = layer.cell->h_blocks, Gx = layer.cell->x_blocks, H = layer.units,
+                           tile = rows * W, at = block.first, unit = at * W, gap = block.vectors,
+                           multiplied = at - (*layer.blocks)[first].first;
+        const bool single = gap == 1;
+        h = {nullptr, W, single ? Gh * half_row_ : half_row_, nullptr, nullptr};
+        x_half = {nullptr, W, single ? Gx * tile : tile, nullptr, nullptr};
+        if (h_gate >= 0) {
+            h.data = halves_ + (Gh * multiplied + h_gate * gap) * half_row_ + first_row * W;
+            h.bias = layer.bias_hh == nullptr ? nullptr : layer.bias_hh + h_gate * H + unit;
         }
+        if (x_gate < 0)
+            return;
+        if (in_step)
+            x_half.data = x_halves_ + (Gx * multiplied + x_gate * gap) * tile;
+        else if (x.packed)
+            x_half = {x.rows.data + (Gx * at + x_gate * gap) * W, x.rows.stride,
+                      single ? Gx * W : W, x.rows.index, nullptr};
+        else
+            x_half = {x.rows.data + x_gate * H + unit, x.rows.stride, W, x.rows.index, nullptr};
+        if ((in_step || x.packed) && layer.bias_ih != nullptr)
+            x_half.bias = layer.bias_ih + x_gate * H + unit;
+    }
+
+    // One gate of blocks from ... end - 1: its halves and their biases.
+    ANAPHORA_INLINE void assemble(std::int32_t g, std::int64_t first, std::int64_t from,
+                                  std::int64_t end, int rows, bool in_step) {
+        const StepLayer<T> &layer = *layer_;
+        const auto [x_gate, h_gate] = layer.cell->gates[g];
+        Half<T> h, x_half;
+        T *to = values_[g];
+        for_each_run(from, end, [&](std::int64_t n, int sub) {
+            const std::int64_t unit = (*layer.blocks)[n].first * W,
+                               units = std::min<std::int64_t>(sub * W, layer.units - unit);
+            place_halves(g, first, n, rows, in_step, h, x_half);
+            if (x_gate < 0)
+                add_halves<true, false>(to, h, x_half, rows, sub, units);
+            else if (h_gate < 0)
+                add_halves<false, true>(to, h, x_half, rows, sub, units);
+            else
+                add_halves<true, true>(to, h, x_half, rows, sub, units);
+            to += static_cast<std::int64_t>(sub) * rows * W;
+        });
     }
 
     const StepLayer<T> *layer_;
+    const CompiledStep<T> *compiled_; // or null
     const std::vector<bool> &reads_;
     Tiles<T> values_;
     T *halves_, *x_halves_;     // [G * vectors, rows, lanes]
@@ -299,13 +335,16 @@ template <class T> class BackwardStep {
 
     BackwardStep(const Cell &cell, std::int64_t units, int vectors, Scratch &scratch)
         : d_after(cell.states), d_before(cell.states), d_parameters(cell.parameters), cell_(cell),
-          units_(units), values_(cell.backward, vectors, scratch) {}
+          compiled_(compiled_step<T>(cell)), units_(units),
+          values_(cell.backward, vectors, scratch) {}
 
     // Some rows by the units of a block.
     void operator()(int rows, const Block &block) {
         const int sub = block.vectors;
         const std::int64_t unit = block.first * W,
                            units = std::min<std::int64_t>(sub * W, units_ - unit);
+        if (compiled_ != nullptr && units == sub * W)
+            return run_compiled(rows, sub, unit);
         const auto saved_count = static_cast<std::int32_t>(cell_.saved.size());
         const auto gate_count = static_cast<std::int32_t>(cell_.gates.size());
         for (std::int32_t s = 0; s < saved_count; s++)
@@ -343,8 +382,25 @@ template <class T> class BackwardStep {
     }
 
   private:
-    template <class U> static RowView<U> from_unit(const RowView<U> &rows, std::int64_t unit) {
-        return {rows.data + unit, rows.stride, rows.index};
+    void run_compiled(int rows, int sub, std::int64_t unit) const {
+        BackwardPlaces<T> places{.rows = rows,
+                                 .sub = sub,
+                                 .stride = units_,
+                                 .saved = saved,
+                                 .d_after = {},
+                                 .d_output = from_unit(d_output, unit),
+                                 .d_x_gates = from_unit(d_x_gates, unit),
+                                 .d_h_gates = from_unit(d_h_gates, unit),
+                                 .gate_stride = units_,
+                                 .d_before = {},
+                                 .d_parameters = {}};
+        for (int k = 0; k < cell_.states; k++) {
+            places.d_after[k] = from_unit(d_after[k], unit);
+            places.d_before[k] = d_before[k] == nullptr ? nullptr : d_before[k] + unit;
+        }
+        for (int k = 0; k < cell_.parameters; k++)
+            places.d_parameters[k] = d_parameters[k] + unit;
+        compiled_->backward(places);
     }
 
     // total [rows, H] += a tile.
@@ -359,6 +415,7 @@ template <class T> class BackwardStep {
     }
 
     const Cell &cell_;
+    const CompiledStep<T> *compiled_; // or null
     std::int64_t units_;
     Tiles<T> values_;
 };

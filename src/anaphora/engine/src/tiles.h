@@ -10,6 +10,41 @@
 
 namespace anaphora::ANAPHORA_ISA {
 
+// op(a, b), or op(a) if it has one operand.
+template <Op op, class T> ANAPHORA_INLINE Vector<T> apply(Vector<T> a, Vector<T> b) {
+    if constexpr (op == Op::add)
+        return a + b;
+    else if constexpr (op == Op::subtract)
+        return a - b;
+    else if constexpr (op == Op::multiply)
+        return a * b;
+    else if constexpr (op == Op::divide)
+        return a / b;
+    else if constexpr (op == Op::negative)
+        return -a;
+    else if constexpr (op == Op::sigmoid)
+        return vsigmoid<T>(a);
+    else if constexpr (op == Op::tanh)
+        return vtanh<T>(a);
+    else if constexpr (op == Op::relu)
+        return a < T(0) ? broadcast<T>(0) : a;
+    else if constexpr (op == Op::exp)
+        return vexp<T>(a);
+    else if constexpr (op == Op::log)
+        return vlog<T>(a);
+    else if constexpr (op == Op::softplus)
+        return vsoftplus<T>(a);
+    else if constexpr (op == Op::abs)
+        return a < T(0) ? -a : a;
+    else if constexpr (op == Op::sign)
+        return vsign<T>(a);
+    else {
+        static_assert(op == Op::maximum || op == Op::minimum);
+        const Vector<T> y = (op == Op::maximum ? a > b : a < b) ? a : b;
+        return a == a ? y : a;
+    }
+}
+
 // An interpreter of one program over tiles. Each value has memory of its own, unless `place` puts
 // it elsewhere.
 template <class T> class Tiles {
@@ -36,42 +71,18 @@ template <class T> class Tiles {
 
     // y = op(a, b), n vectors.
     static void step(Op op, const T *a, const T *b, T *y, int n) {
-        using V = Vector<T>;
         switch (op) {
-        case Op::add: return map(a, b, y, n, [](V p, V q) { return p + q; });
-        case Op::subtract: return map(a, b, y, n, [](V p, V q) { return p - q; });
-        case Op::multiply: return map(a, b, y, n, [](V p, V q) { return p * q; });
-        case Op::divide: return map(a, b, y, n, [](V p, V q) { return p / q; });
-        case Op::negative: return map(a, y, n, [](V p) { return -p; });
-        case Op::sigmoid: return map(a, y, n, [](V p) { return vsigmoid<T>(p); });
-        case Op::tanh: return map(a, y, n, [](V p) { return vtanh<T>(p); });
-        case Op::relu: return map(a, y, n, [](V p) { return p < T(0) ? broadcast<T>(0) : p; });
-        case Op::exp: return map(a, y, n, [](V p) { return vexp<T>(p); });
-        case Op::log: return map(a, y, n, [](V p) { return vlog<T>(p); });
-        case Op::softplus: return map(a, y, n, [](V p) { return vsoftplus<T>(p); });
-        case Op::abs: return map(a, y, n, [](V p) { return p < T(0) ? -p : p; });
-        case Op::maximum:
-            return map(a, b, y, n, [](V p, V q) {
-                V m = p > q ? p : q;
-                return p == p ? m : p;
-            });
-        case Op::minimum:
-            return map(a, b, y, n, [](V p, V q) {
-                V m = p < q ? p : q;
-                return p == p ? m : p;
-            });
-        case Op::sign: return map(a, y, n, [](V p) { return vsign<T>(p); });
+#define ANAPHORA_OP(name)                                                                          \
+    case Op::name: return map<Op::name>(a, b, y, n);
+            ANAPHORA_OPS(ANAPHORA_OP)
+#undef ANAPHORA_OP
         }
     }
 
   private:
-    template <class F> static ANAPHORA_INLINE void map(const T *a, T *y, int n, F f) {
-        for (int k = 0; k < n; k++)
-            store(y + k * lanes<T>, f(load(a + k * lanes<T>)));
-    }
-    template <class F> static ANAPHORA_INLINE void map(const T *a, const T *b, T *y, int n, F f) {
-        for (int k = 0; k < n; k++)
-            store(y + k * lanes<T>, f(load(a + k * lanes<T>), load(b + k * lanes<T>)));
+    template <Op op> static ANAPHORA_INLINE void map(const T *a, const T *b, T *y, int n) {
+        for (int k = 0; k < n * lanes<T>; k += lanes<T>)
+            store(y + k, apply<op, T>(load(a + k), load((has_two_operands(op) ? b : a) + k)));
     }
 
     const Program &program_;

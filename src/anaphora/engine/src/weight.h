@@ -81,6 +81,12 @@ template <class T> class Weight {
         return std::visit([=](const auto &w) { return w.first_vector(block); }, weight_);
     }
 
+    // Packed numbers of a block, for each term those of its outputs; null in other formats.
+    const T *numbers(std::int64_t block) const {
+        const auto *chains = std::get_if<ChainWeight<Numbers<T>>>(&weight_);
+        return chains == nullptr ? nullptr : chains->packed(block);
+    }
+
     // The rows that a thread multiplies by this weight, or by another one of the same K and format;
     // it stays on its thread.
     class Rows {

@@ -84,14 +84,14 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const typename Terms::Pack
         return c + i * c_row + (v / NV * next_vector + v % NV) * c_vector;
     };
     Vector<T> sums[R][N];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int i = 0; i < R; i++)
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int v = 0; v < N; v++)
             sums[i][v] = accumulate ? load(at(i, v)) : broadcast<T>(0);
     for (std::int64_t k = 0; k < K; k++) {
         Vector<P> bs[N];
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int v = 0; v < N; v++) {
             const P *from = b + v / NV * next + k * (NV * W) + v % NV * W;
             bs[v] = load(from);
@@ -100,18 +100,18 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const typename Terms::Pack
         }
         if (O == Operands::columns)
             __builtin_prefetch(a + (k + 12) * row_stride);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int i = 0; i < R; i++) {
             Vector<P> x = broadcast<P>(O == Operands::columns ? a[k * row_stride + i]
                                                               : a[i * row_stride + k]);
-#pragma GCC unroll 8
+#pragma GCC unroll 12
             for (int v = 0; v < N; v++)
                 sums[i][v] = Terms::add(sums[i][v], x, bs[v]);
         }
     }
-#pragma GCC unroll 8
+#pragma GCC unroll 12
     for (int i = 0; i < R; i++)
-#pragma GCC unroll 8
+#pragma GCC unroll 12
         for (int v = 0; v < N; v++)
             store(at(i, v), sums[i][v]);
 }
@@ -276,6 +276,8 @@ template <class Terms> class ChainWeight {
     std::int64_t first_vector(std::int64_t block) const {
         return chunks_[first_chunk_[block]].vector;
     }
+
+    const P *packed(std::int64_t block) const { return chunks_[first_chunk_[block]].packed; }
 
     // Rows to be multiplied by such a weight, on one thread; see weight.h.
     class Rows {

@@ -1,0 +1,340 @@
+// The step of a built-in cell, compiled: its values stay in registers. Its bits are those of the
+// interpreter.
+#pragma once
+
+#include "built_in_cells.h"
+#include "formats/chain.h"
+#include "tiles.h"
+
+#include <array>
+
+namespace anaphora::ANAPHORA_ISA {
+
+// A result, apart from the instruction that reads it: an interpreter fuses no two either.
+template <class T> ANAPHORA_INLINE Vector<T> apart(Vector<T> v) {
+#if defined(__x86_64__) && !defined(ANAPHORA_EMULATES_TILES) // where a vector is one register
+    asm("" : "+v"(v));
+#elif defined(__aarch64__) && !defined(ANAPHORA_EMULATES_TILES)
+    asm("" : "+w"(v));
+#else
+    asm("" : "+m"(v));
+#endif
+    return v;
+}
+
+template <class P>
+inline constexpr int value_count = P::inputs + P::constants.size() + P::instructions.size();
+template <class P, class T> struct Values {
+    Vector<T> at[value_count<P>];
+};
+
+// All values of a program, of which the inputs are given, several times: in turns, since one
+// instruction waits for another.
+template <class P, int Times, class T, int N = 0>
+ANAPHORA_INLINE void compute(Values<P, T> *values) {
+    constexpr int constants = P::constants.size(), count = constants + P::instructions.size();
+#pragma GCC unroll 4
+    for (int k = 0; k < Times; k++) {
+        Vector<T> *at = values[k].at;
+        if constexpr (N < constants)
+            at[P::inputs + N] = broadcast<T>(static_cast<T>(P::constants[N]));
+        else if constexpr (N < count) {
+            constexpr Instruction i = P::instructions[N - constants];
+            at[P::inputs + N] = apart<T>(apply<i.op, T>(at[i.a], at[i.b]));
+        }
+    }
+    if constexpr (N < count)
+        compute<P, Times, T, N + 1>(values);
+}
+
+inline constexpr int max_gates = 4, max_states = 2, max_parameters = 3; // of the built-in cells
+
+// What a forward step reads and writes: `rows` rows by `sub` whole vectors of units, from the first
+// of these units on. Each row of a state is `stride` numbers after the previous one.
+template <class T> struct ForwardPlaces {
+    int rows, sub;
+    std::int64_t stride, h_vector, x_vector; // from a vector of halves to the next
+    const T *h[max_gates], *h_bias[max_gates];
+    RowView<const T> x; // the input halves, of which each gate's begin at:
+    std::int64_t x_first[max_gates];
+    const T *x_bias[max_gates]; // all null, or none
+    const T *before[max_states], *parameters[max_parameters + 1];
+    T *after[max_states];
+    RowView<T> output; // where the first state goes too, unless its data is null
+    T *saved;          // or null
+};
+
+// A vector of units of a row, in registers.
+template <class C, bool HasXBias, class T> class ForwardUnits {
+    static constexpr int W = lanes<T>, gates = C::gates.size();
+
+  public:
+    // Vector s of the units of any row.
+    ANAPHORA_INLINE ForwardUnits(const ForwardPlaces<T> &p, std::int64_t s)
+        : p_(p), s_(s), unit_(s * W) {
+        for (int g = 0; g < gates; g++) {
+            h_at_[g] = C::gates[g].h < 0 ? nullptr : p.h[g] + s * p.h_vector;
+            x_at_[g] = C::gates[g].x < 0 ? 0 : p.x_first[g] + s * p.x_vector;
+            h_bias_[g] = x_bias_[g] = broadcast<T>(0);
+            if (C::gates[g].h >= 0 && p.h_bias[g] != nullptr)
+                h_bias_[g] = load(p.h_bias[g] + unit_);
+            if (C::gates[g].x >= 0 && HasXBias)
+                x_bias_[g] = load(p.x_bias[g] + unit_);
+        }
+        for (int k = 0; k < C::parameters; k++)
+            parameters_[k] = load(p.parameters[k] + unit_);
+    }
+
+    ANAPHORA_INLINE void read(int r, Values<typename C::forward, T> &values) const {
+        const T *x_row = p_.x[r];
+#pragma GCC unroll 8
+        for (int g = 0; g < gates; g++) {
+            Vector<T> half = broadcast<T>(0);
+            if (C::gates[g].x >= 0) {
+                half = load(x_row + x_at_[g]);
+                if (HasXBias)
+                    half += x_bias_[g];
+            }
+            if (C::gates[g].h >= 0) {
+                const Vector<T> h = load(h_at_[g] + r * W) + h_bias_[g];
+                half = C::gates[g].x >= 0 ? h + half : h;
+            }
+            values.at[g] = half;
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < C::states; k++)
+            values.at[gates + k] = load(p_.before[k] + r * p_.stride + unit_);
+#pragma GCC unroll 8
+        for (int k = 0; k < C::parameters; k++)
+            values.at[gates + C::states + k] = parameters_[k];
+    }
+
+    ANAPHORA_INLINE void write(int r, const Values<typename C::forward, T> &values) const {
+        if (p_.saved != nullptr) {
+            const std::int64_t tile = static_cast<std::int64_t>(p_.sub) * p_.rows * W;
+            T *to = p_.saved + (s_ * p_.rows + r) * W;
+#pragma GCC unroll 16
+            for (std::size_t k = 0; k < C::saved.size(); k++, to += tile)
+                store(to, values.at[C::saved[k]]);
+        }
+#pragma GCC unroll 8
+        for (int k = 0; k < C::states; k++)
+            store(p_.after[k] + r * p_.stride + unit_, values.at[C::forward::outputs[k]]);
+        if (p_.output.data != nullptr)
+            store(p_.output[r] + unit_, values.at[C::forward::outputs[0]]);
+    }
+
+  private:
+    const ForwardPlaces<T> &p_;
+    const std::int64_t s_, unit_;
+    const T *h_at_[gates];
+    std::int64_t x_at_[gates];
+    Vector<T> h_bias_[gates], x_bias_[gates], parameters_[C::parameters + 1];
+};
+
+template <class C, bool HasXBias, class T> void forward_rows(const ForwardPlaces<T> &p) {
+    using P = typename C::forward;
+    for (std::int64_t s = 0; s < p.sub; s++) {
+        const ForwardUnits<C, HasXBias, T> units(p, s);
+        for (int r = 0; r < p.rows; r++) {
+            Values<P, T> values[1];
+            units.read(r, values[0]);
+            compute<P, 1, T>(values);
+            units.write(r, values[0]);
+        }
+    }
+}
+
+template <class C, class T> void forward_step(const ForwardPlaces<T> &p) {
+    bool has_x_bias = false;
+    for (std::size_t g = 0; g < C::gates.size(); g++)
+        has_x_bias = has_x_bias || (C::gates[g].x >= 0 && p.x_bias[g] != nullptr);
+    if (has_x_bias)
+        forward_rows<C, true>(p);
+    else
+        forward_rows<C, false>(p);
+}
+
+// What a step of one row reads and writes, from the first of some blocks on. Gates are in the order
+// of a packed weight's outputs: for each block its vectors of the first gate, then of the next.
+template <class T> struct RowPlaces {
+    const T *weight; // of the recurrent halves, packed: for each block [terms, its outputs]
+    std::int64_t terms;
+    const T *row;               // [terms] the state that it multiplies
+    const T *x;                 // the input halves of these blocks
+    const T *bias_ih, *bias_hh; // [gates, stride]; bias_ih may be null
+    std::int64_t stride;
+    bool backwards; // which blocks come first: those that the previous step left in a cache
+    const T *before[max_states], *const *parameters;
+    T *after[max_states];
+};
+
+template <class C, bool HasXBias, int Sub, int Blocks, class T>
+ANAPHORA_INLINE void row_blocks(const RowPlaces<T> &p, const T *weight, const T *x,
+                                std::int64_t unit) {
+    constexpr std::int64_t W = lanes<T>, outputs = C::h_blocks * Sub;
+    alignas(64) T halves[(Blocks * outputs + 1) * W];
+    if constexpr (outputs > 0)
+        multiply_tile_of<Numbers<T>, 1, outputs, Operands::cached_rows, Blocks>(
+            p.terms, p.row, 0, weight, halves, 0, W, false, p.terms * outputs * W, outputs);
+    ForwardPlaces<T> places[Blocks];
+    for (int n = 0; n < Blocks; n++, unit += Sub * W, x += C::x_blocks * Sub * W) {
+        ForwardPlaces<T> &to = places[n];
+        to.rows = 1;
+        to.sub = Sub;
+        to.stride = 0;
+        to.h_vector = to.x_vector = W;
+        to.x = {x, 0, nullptr};
+        for (std::size_t g = 0; g < C::gates.size(); g++) {
+            const int x_gate = std::max(C::gates[g].x, 0), h_gate = std::max(C::gates[g].h, 0);
+            to.h[g] = halves + (n * outputs + h_gate * Sub) * W;
+            to.h_bias[g] = p.bias_hh + h_gate * p.stride + unit;
+            to.x_first[g] = x_gate * Sub * W;
+            to.x_bias[g] = p.bias_ih + x_gate * p.stride + unit;
+        }
+        for (int k = 0; k < C::states; k++) {
+            to.before[k] = p.before[k] + unit;
+            to.after[k] = p.after[k] + unit;
+        }
+        for (int k = 0; k < C::parameters; k++)
+            to.parameters[k] = p.parameters[k] + unit;
+        to.output = {};
+        to.saved = nullptr;
+    }
+    for (int s = 0; s < Sub; s++) {
+        Values<typename C::forward, T> values[Blocks];
+#pragma GCC unroll 4
+        for (int n = 0; n < Blocks; n++)
+            ForwardUnits<C, HasXBias, T>(places[n], s).read(0, values[n]);
+        compute<typename C::forward, Blocks, T>(values);
+#pragma GCC unroll 4
+        for (int n = 0; n < Blocks; n++)
+            ForwardUnits<C, HasXBias, T>(places[n], s).write(0, values[n]);
+    }
+}
+
+template <class C, class T>
+void row_step(const RowPlaces<T> &p, const Block *first, const Block *end) {
+    constexpr std::int64_t W = lanes<T>;
+    // Several blocks at a time keep enough chains in flight; all at once, if the weights are so few
+    // that they stay in the first-level cache.
+    const std::int64_t vectors = end[-1].first + end[-1].vectors - first->first;
+    const bool cached = vectors * C::h_blocks * W * p.terms * std::int64_t(sizeof(T)) <= 28000;
+    const std::int64_t most = cached && end - first != 4 ? 3 : 2;
+    for (const Block *low = first, *high = end; low < high;) {
+        std::int64_t together = 1;
+        if (p.backwards)
+            while (together < most && high - together > low &&
+                   high[-1 - together].vectors == high[-1].vectors)
+                together++;
+        else
+            while (together < most && low + together < high &&
+                   low[together].vectors == low->vectors)
+                together++;
+        const Block *block = p.backwards ? high -= together : low;
+        low += p.backwards ? 0 : together;
+        with_vectors(block->vectors, [&](auto sub) {
+            constexpr int Sub = sub, outputs = C::h_blocks * Sub;
+            if constexpr (outputs <= max_vectors) { // a block has no more
+                const std::int64_t before = (block->first - first->first) * W;
+                const T *weight = p.weight + before * C::h_blocks * p.terms,
+                        *x = p.x + before * C::x_blocks;
+                with_vectors(static_cast<int>(together), [&](auto blocks) {
+                    if constexpr (blocks == 4)
+                        return;
+                    else if (p.bias_ih != nullptr)
+                        row_blocks<C, true, Sub, blocks>(p, weight, x, block->first * W);
+                    else
+                        row_blocks<C, false, Sub, blocks>(p, weight, x, block->first * W);
+                });
+            }
+        });
+    }
+}
+
+// What a backward step reads and writes, from the first of its units on.
+template <class T> struct BackwardPlaces {
+    int rows, sub;
+    std::int64_t stride; // of d_before and d_parameters
+    const T *saved;
+    std::array<RowView<const T>, max_states> d_after;
+    RowView<const T> d_output; // its data may be null, as may those that follow
+    RowView<T> d_x_gates, d_h_gates;
+    std::int64_t gate_stride; // from the half of a gate to that of the next
+    std::array<T *, max_states> d_before;
+    std::array<T *, max_parameters> d_parameters;
+};
+
+template <class C, class T> void backward_step(const BackwardPlaces<T> &p) {
+    constexpr int W = lanes<T>, gates = C::gates.size(), saved = C::saved.size(), ahead = 8;
+    constexpr const auto &outputs = C::backward::outputs;
+    const std::int64_t tile = static_cast<std::int64_t>(p.sub) * p.rows * W;
+    const T *from = p.saved;
+    for (std::int64_t s = 0; s < p.sub; s++)
+        for (int r = 0; r < p.rows; r++, from += W) {
+            const std::int64_t unit = s * W;
+            Values<typename C::backward, T> all[1];
+            Vector<T> *values = all[0].at;
+#pragma GCC unroll 16
+            for (int k = 0; k < saved; k++) {
+                values[k] = load(from + k * tile);
+                __builtin_prefetch(from + k * tile + ahead * W);
+            }
+#pragma GCC unroll 8
+            for (int k = 0; k < C::states; k++)
+                values[saved + k] = load(p.d_after[k][r] + unit);
+            if (p.d_output.data != nullptr)
+                values[saved] += load(p.d_output[r] + unit);
+            compute<typename C::backward, 1, T>(all);
+            auto scatter_gates = [&](const RowView<T> &to, auto half) {
+                T *row = to[r] + unit, *next = to[std::min(r + 6, p.rows - 1)] + unit;
+#pragma GCC unroll 8
+                for (int g = 0; g < gates; g++)
+                    if (C::gates[g].*half >= 0)
+                        __builtin_prefetch(next + C::gates[g].*half * p.gate_stride, 1);
+#pragma GCC unroll 8
+                for (int g = 0; g < gates; g++)
+                    if (C::gates[g].*half >= 0)
+                        store(row + C::gates[g].*half * p.gate_stride, values[outputs[g]]);
+            };
+            scatter_gates(p.d_x_gates, &GateInput::x);
+            if (p.d_h_gates.data != nullptr)
+                scatter_gates(p.d_h_gates, &GateInput::h);
+#pragma GCC unroll 8
+            for (int k = 0; k < C::states; k++)
+                if (p.d_before[k] != nullptr)
+                    store(p.d_before[k] + r * p.stride + unit, values[outputs[gates + k]]);
+#pragma GCC unroll 8
+            for (int k = 0; k < C::parameters; k++) {
+                T *total = p.d_parameters[k] + r * p.stride + unit;
+                store(total, load(total) + values[outputs[gates + C::states + k]]);
+            }
+        }
+}
+
+// The compiled steps of a cell.
+template <class T> struct CompiledStep {
+    void (*forward)(const ForwardPlaces<T> &);
+    void (*backward)(const BackwardPlaces<T> &);
+    void (*row)(const RowPlaces<T> &, const Block *first, const Block *end);
+};
+
+// Those of this cell; null if it is interpreted, as all are in float64, which is for checks, and
+// with emulated tile registers.
+template <class T> const CompiledStep<T> *compiled_step(const Cell &cell) {
+#if !defined(ANAPHORA_EMULATES_TILES)
+    if constexpr (sizeof(T) == 4) {
+#define ANAPHORA_CELL(name)                                                                        \
+    {forward_step<built_in::name, T>, backward_step<built_in::name, T>,                            \
+     row_step<built_in::name, T>},
+        static constexpr CompiledStep<T> steps[] = {ANAPHORA_BUILT_IN_CELLS(ANAPHORA_CELL)};
+#undef ANAPHORA_CELL
+        if (cell.built_in >= 0)
+            return &steps[cell.built_in];
+    }
+#endif
+    (void)cell;
+    return nullptr;
+}
+
+} // namespace anaphora::ANAPHORA_ISA
