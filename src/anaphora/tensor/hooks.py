@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import contextvars
 import threading
-from collections.abc import Callable, Iterator
-from typing import Any, Protocol
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
+from typing import Any, Protocol, TypeVar
+
+from anaphora import engine
+
+R = TypeVar("R")
 
 
 class Hook(Protocol):
@@ -74,6 +80,39 @@ def recording() -> bool:
     False
     """
     return thread.recording
+
+
+def side_by_side(calls: Sequence[Callable[[], R]], together: bool = True) -> list[R]:
+    """The results of calls: of two at the same time, on two threads, unless one would miss it.
+
+    Args:
+        calls: Functions, in the order in which they are called where that is done in turn.
+        together: Whether they may be called at the same time. They are not while this thread
+            records, is watched or is interpreted, or the engine has a single thread.
+
+    >>> side_by_side([lambda: 1, lambda: 2])
+    [1, 2]
+    """
+    alone = (engine.info()["threads"] or 1) == 1 or len(calls) != 2
+    if not together or alone or recording() or thread.hooks or thread.interpreter is not None:
+        return [call() for call in calls]
+    context = contextvars.copy_context()
+    second: Future[R] = Future()
+
+    def work() -> None:
+        try:
+            with no_grad():
+                second.set_result(context.run(calls[1]))
+        except BaseException as error:
+            second.set_exception(error)
+
+    other = threading.Thread(target=work, name="anaphora-side-by-side")
+    other.start()
+    try:
+        first = calls[0]()
+    finally:
+        other.join()
+    return [first, second.result()]
 
 
 @contextlib.contextmanager
