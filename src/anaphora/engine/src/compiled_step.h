@@ -64,9 +64,24 @@ template <class T> struct ForwardPlaces {
     T *saved;          // or null
 };
 
+// Whether a step reads the state number k other than through the recurrent weights. A projected one
+// has fewer numbers than units.
+template <class C> constexpr bool reads_state(std::size_t k) {
+    const auto value = static_cast<std::int32_t>(C::gates.size() + k);
+    bool reads = false;
+    for (const Instruction &i : C::forward::instructions)
+        reads = reads || i.a == value || (has_two_operands(i.op) && i.b == value);
+    for (std::int32_t output : C::forward::outputs)
+        reads = reads || output == value;
+    for (std::int32_t saved : C::saved)
+        reads = reads || saved == value;
+    return reads;
+}
+
 // A vector of units of a row, in registers.
 template <class C, bool HasXBias, class T> class ForwardUnits {
     static constexpr int W = lanes<T>, gates = C::gates.size();
+    static constexpr bool reads[max_states] = {reads_state<C>(0), reads_state<C>(1)};
 
   public:
     // Vector s of the units of any row.
@@ -102,8 +117,11 @@ template <class C, bool HasXBias, class T> class ForwardUnits {
             values.at[g] = half;
         }
 #pragma GCC unroll 8
-        for (int k = 0; k < C::states; k++)
-            values.at[gates + k] = load(p_.before[k] + r * p_.stride + unit_);
+        for (int k = 0; k < C::states; k++) {
+            values.at[gates + k] = broadcast<T>(0);
+            if (reads[k])
+                values.at[gates + k] = load(p_.before[k] + r * p_.stride + unit_);
+        }
 #pragma GCC unroll 8
         for (int k = 0; k < C::parameters; k++)
             values.at[gates + C::states + k] = parameters_[k];
@@ -216,10 +234,12 @@ ANAPHORA_INLINE void row_blocks(const RowPlaces<T> &p, const T *weight, const T 
 template <class C, class T>
 void row_step(const RowPlaces<T> &p, const Block *first, const Block *end) {
     constexpr std::int64_t W = lanes<T>;
-    // Several blocks at a time keep enough chains in flight; all at once, if the weights are so few
+    // Several blocks at a time keep enough chains in flight: up to three, if the weights are so few
     // that they stay in the first-level cache.
+    constexpr std::int64_t first_level_bytes = 28000;
     const std::int64_t vectors = end[-1].first + end[-1].vectors - first->first;
-    const bool cached = vectors * C::h_blocks * W * p.terms * std::int64_t(sizeof(T)) <= 28000;
+    const bool cached =
+        vectors * C::h_blocks * W * p.terms * std::int64_t(sizeof(T)) <= first_level_bytes;
     const std::int64_t most = cached && end - first != 4 ? 3 : 2;
     for (const Block *low = first, *high = end; low < high;) {
         std::int64_t together = 1;
@@ -266,7 +286,8 @@ template <class T> struct BackwardPlaces {
 };
 
 template <class C, class T> void backward_step(const BackwardPlaces<T> &p) {
-    constexpr int W = lanes<T>, gates = C::gates.size(), saved = C::saved.size(), ahead = 8;
+    constexpr int W = lanes<T>, gates = C::gates.size(), saved = C::saved.size(), ahead = 8,
+                  rows_ahead = 6; // of what is fetched
     constexpr const auto &outputs = C::backward::outputs;
     const std::int64_t tile = static_cast<std::int64_t>(p.sub) * p.rows * W;
     const T *from = p.saved;
@@ -287,7 +308,7 @@ template <class C, class T> void backward_step(const BackwardPlaces<T> &p) {
                 values[saved] += load(p.d_output[r] + unit);
             compute<typename C::backward, 1, T>(all);
             auto scatter_gates = [&](const RowView<T> &to, auto half) {
-                T *row = to[r] + unit, *next = to[std::min(r + 6, p.rows - 1)] + unit;
+                T *row = to[r] + unit, *next = to[std::min(r + rows_ahead, p.rows - 1)] + unit;
 #pragma GCC unroll 8
                 for (int g = 0; g < gates; g++)
                     if (C::gates[g].*half >= 0)

@@ -294,16 +294,16 @@ template <class T> class ForwardStep {
     ANAPHORA_INLINE void assemble(std::int32_t g, std::int64_t first, std::int64_t from,
                                   std::int64_t end, int rows, bool in_step) {
         const StepLayer<T> &layer = *layer_;
-        const auto [x_gate, h_gate] = layer.cell->gates[g];
+        const GateInput gate = layer.cell->gates[g];
         Half<T> h, x_half;
         T *to = values_[g];
         for_each_run(from, end, [&](std::int64_t n, int sub) {
             const std::int64_t unit = (*layer.blocks)[n].first * W,
                                units = std::min<std::int64_t>(sub * W, layer.units - unit);
             place_halves(g, first, n, rows, in_step, h, x_half);
-            if (x_gate < 0)
+            if (gate.x < 0)
                 add_halves<true, false>(to, h, x_half, rows, sub, units);
-            else if (h_gate < 0)
+            else if (gate.h < 0)
                 add_halves<false, true>(to, h, x_half, rows, sub, units);
             else
                 add_halves<true, true>(to, h, x_half, rows, sub, units);
