@@ -8,6 +8,7 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from anaphora import engine
 from anaphora.cells import cell
 from anaphora.tensor import RowGradient, Tensor
 
@@ -47,6 +48,18 @@ def pytest_xdist_setupnodes():
     """Each of these processes, and what it starts, runs on one thread unless a test sets more."""
     for library in ("ANAPHORA", "OMP", "OPENBLAS"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    """A test, or a page of the guide, that sets them does not leave that to those that follow.
+
+    Two processes of two threads on two cores took three times as long for the tutorial.
+    """
+    before = engine.info()["threads"]
+    yield
+    if engine.info()["threads"] != before:
+        engine.set_num_threads(before)
 
 
 @pytest.fixture
