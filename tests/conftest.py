@@ -1,5 +1,7 @@
 """What tests of several folders share: random numbers, random cells, and the check of gradients."""
 
+import gc
+import itertools
 import os
 from pathlib import Path
 
@@ -8,10 +10,20 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 
+from anaphora import engine
 from anaphora.cells import cell
 from anaphora.tensor import RowGradient, Tensor
 
 os.environ.setdefault("KERAS_BACKEND", "torch")  # Keras takes TensorFlow otherwise
+
+# Tests write thousands of small files, and programs; in memory none of them waits for a disk.
+MEMORY = Path("/dev/shm")
+if MEMORY.is_dir():
+    found = os.statvfs(MEMORY)
+    if found.f_bavail * found.f_frsize > 2**30 and not found.f_flag & os.ST_NOEXEC:
+        os.environ.setdefault("PYTEST_DEBUG_TEMPROOT", str(MEMORY))
+
+gc.disable()  # until all tests are collected, which only makes objects
 
 # The same examples in each run, so that a change is judged by what it changes. New ones are
 # searched for on purpose: pytest --hypothesis-profile random.
@@ -29,11 +41,41 @@ SLOW = {
 }  # fmt: skip
 
 
-def pytest_collection_modifyitems(items):
-    """Mark all other tests quick."""
+def pytest_collection_modifyitems(config, items):
+    """Mark all other tests quick, and leave out what a sample leaves out."""
+    functions = {}
     for item in items:
         if item.path.relative_to(Path(__file__).parent).parts[0] not in SLOW:
             item.add_marker("quick")
+        if item.get_closest_marker("pairs") and os.environ.get("ANAPHORA_ALL_CASES") != "1":
+            functions.setdefault((item.path, item.originalname), []).append(item)
+    left_out = {item for of_one in functions.values() for item in _beside_pairs(of_one)}
+    if left_out:
+        config.hook.pytest_deselected(items=[item for item in items if item in left_out])
+        items[:] = [item for item in items if item not in left_out]
+
+
+def _beside_pairs(items):
+    """The items of a function without which each pair of its parameters' values still occurs."""
+    pairs = {}
+    for item in items:
+        given, values = dict(item.callspec.params), []
+        for mark in item.iter_markers("parametrize"):  # its names have their values together
+            names = mark.args[0].split(",") if isinstance(mark.args[0], str) else mark.args[0]
+            values.append((*names, *(id(given.pop(name.strip())) for name in names)))
+        values += [(name, id(value)) for name, value in given.items()]  # of fixtures
+        pairs[item] = set(itertools.combinations(values, 2))
+    missing = set().union(*pairs.values())
+    while missing:
+        item = max(pairs, key=lambda item: len(pairs[item] & missing))
+        missing -= pairs.pop(item)
+    return list(pairs)
+
+
+def pytest_collection_finish():
+    """What was collected stays to the end; looking through it for garbage would take seconds."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_xdist_auto_num_workers(config):
@@ -47,6 +89,18 @@ def pytest_xdist_setupnodes():
     """Each of these processes, and what it starts, runs on one thread unless a test sets more."""
     for library in ("ANAPHORA", "OMP", "OPENBLAS"):
         os.environ.setdefault(f"{library}_NUM_THREADS", "1")
+
+
+@pytest.fixture(autouse=True)
+def _threads():
+    """A test, or a page of the guide, that sets them does not leave that to those that follow.
+
+    Two processes of two threads on two cores took three times as long for the tutorial.
+    """
+    before = engine.info()["threads"]
+    yield
+    if engine.info()["threads"] != before:
+        engine.set_num_threads(before)
 
 
 @pytest.fixture

@@ -595,7 +595,7 @@ def test_from_pytorch(name, monkeypatch, capsys):
     assert sum(losses[-few:]) < 0.8 * sum(losses[:few])
 
     capsys.readouterr()
-    monkeypatch.setattr(sys, "argv", [name, "--steps", "2", "--seed", "3"])
+    monkeypatch.setattr(sys, "argv", [name, "--steps", "1", "--seed", "3"])
     runpy.run_path(str(path), run_name="__main__")
     assert len(capsys.readouterr().out.splitlines()) >= 1
 

@@ -60,10 +60,10 @@ class CommandLine:
     def run(self, *arguments, code=0, stdin=None, **options):
         """Run to the end; return standard output and standard error.
 
-        With an input or options of `start` this is a new interpreter, else a forked process.
+        With options of `start` this is a new interpreter, else a forked process.
         """
-        if stdin is None and not options:
-            returned, out, err = self._forked(self.folder, arguments)
+        if not options:
+            returned, out, err = self._forked(self.folder, arguments, stdin or "")
         else:
             if stdin is not None:
                 options["stdin"] = subprocess.PIPE
@@ -86,8 +86,8 @@ def forked():
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     ) as program:  # fmt: skip
 
-        def run(folder, arguments):
-            program.stdin.write(json.dumps([str(folder), [*map(str, arguments)]]) + "\n")
+        def run(folder, arguments, stdin):
+            program.stdin.write(json.dumps([str(folder), [*map(str, arguments)], stdin]) + "\n")
             program.stdin.flush()
             return json.loads(program.stdout.readline())
 

@@ -1,9 +1,10 @@
 """Runs commands of anaphora, each in a forked process, which need not import anaphora anew.
 
-A program of its own. It reads a line of JSON for each command, [folder, arguments], and answers
-with one: [exit code, standard output, standard error].
+A program of its own. It reads a line of JSON for each command, [folder, arguments, standard input],
+and answers with one: [exit code, standard output, standard error].
 """
 
+import contextlib
 import gc
 import json
 import os
@@ -22,7 +23,7 @@ def run(folder, arguments, *streams):
     signal.alarm(120)  # nobody waits for ever
     for number, stream in enumerate(streams):
         os.dup2(stream.fileno(), number)
-    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  nothing of ours is in it
+    sys.stdin = open(0, encoding="utf-8", closefd=False)  # noqa: SIM115  none of our lines is in it
     os.chdir(folder)
     sys.path[0] = folder  # as with python -m anaphora
     sys.argv = ["anaphora", *arguments]
@@ -35,15 +36,21 @@ def contents(file):
 
 
 CliRunner().invoke(app, ["info", os.devnull])  # imports what typer needs to parse options
+with contextlib.suppress(ImportError):  # an extra, of which most of `plot`'s time is the import
+    import matplotlib.backends.backend_agg
+    import matplotlib.figure  # noqa: F401
 gc.freeze()  # so that a child's collections copy nothing of this
 for line in sys.stdin:
+    folder, arguments, text = json.loads(line)
     with (
-        open(os.devnull) as given,
+        tempfile.TemporaryFile() as given,
         tempfile.TemporaryFile() as out,
         tempfile.TemporaryFile() as err,
     ):
+        given.write(text.encode())
+        given.seek(0)
         child = os.fork()
         if child == 0:
-            run(*json.loads(line), given, out, err)
+            run(folder, arguments, given, out, err)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         print(json.dumps([code, contents(out), contents(err)]), flush=True)

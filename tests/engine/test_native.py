@@ -297,6 +297,7 @@ def test_cross_entropy_in_place(dtype, rng):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("bias", [False, True])
 @pytest.mark.parametrize("K", [0, 1, 5, 300])

@@ -251,6 +251,7 @@ def test_zero_rows_do_not_change_the_gradients_of_a_linear_layer(outputs, rng):
 # Layers -----------------------------------------------------------------------------------------
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("inputs", [0, 5, 100])
 @pytest.mark.parametrize(("B", "H"), [(1, 97), (3, 100), (21, 130), (50, 96), (5, 330)])
 @pytest.mark.parametrize(

@@ -127,6 +127,7 @@ def test_the_bits_of_the_recurrence(name, dtype, instructions, native_settings, 
                 assert_equal(state, reference)
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("dtype", FLOATS)
 @pytest.mark.parametrize("normalized", [False, True])
 @pytest.mark.parametrize("name", ["lstm", "gru", "peephole_lstm", "projected"])
@@ -140,7 +141,7 @@ def test_threads_and_instruction_sets(name, normalized, dtype, family, native_se
         pytest.skip("this machine or build has none of them")
     cell, P = (lstm, 150) if name == "projected" else (CELLS[name], None)
     # Large enough for threads to share units, in shares of different sizes.
-    stack = Stack(cell, rng, dtype, (30, 330), P=P, table=V, N=V, normalized=normalized)
+    stack = Stack(cell, rng, dtype, (30, 210), P=P, table=V, N=V, normalized=normalized)
     for T, B in [(5, 1), (3, 6), (2, 18)]:
         ids, uniforms = rng.integers(0, V, (T, B)), rng.random((9, B))
         results = []

@@ -354,6 +354,7 @@ SAMPLERS = [
 ]
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=str)
 @pytest.mark.parametrize("options", [{}, {"cell": "gru", "num_layers": 2, "layer_norm": True}])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])

@@ -3,6 +3,7 @@
 import copy
 import json
 import math
+import os
 import pickle
 import shutil
 import tracemalloc
@@ -34,6 +35,8 @@ from anaphora.models import (
 from anaphora.optim import SGD
 from anaphora.plot import gradient_norms
 from anaphora.training import Trainer, TrainingOptions, evaluate
+
+CHANGES = 4000 if os.environ.get("ANAPHORA_ALL_CASES") == "1" else 500
 
 
 @cell(gates="f n", state="h", parameters="p")
@@ -573,7 +576,7 @@ def test_any_change_of_the_weights_is_named_or_loaded(small, folder):
     expected = anaphora.load(home.path).state_dict()
     generator = np.random.default_rng(11)
     refused = loaded = 0
-    for _ in range(4000):
+    for _ in range(CHANGES):
         data = mutated(generator, intact)
         home.weights.write_bytes(data)
         problem = ""
@@ -593,5 +596,5 @@ def test_any_change_of_the_weights_is_named_or_loaded(small, folder):
             assert np.isfinite(array).all()
             if f"{name}.scales" in integers:  # what it computes with is what the file holds
                 assert (np.abs(integers[name].astype(int)) <= 127).all()
-    assert refused > 2500
-    assert loaded > 100
+    assert refused > 0.6 * CHANGES
+    assert loaded > 0.02 * CHANGES

@@ -427,6 +427,7 @@ def answers_to_series(model, x):
     return np.array([getattr(y, "data", y) for y in found])
 
 
+@pytest.mark.pairs
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("pooling", ["last", "mean", "max"])
 @pytest.mark.parametrize("kind", [SequenceClassifier, SequenceRegressor])

@@ -1641,10 +1641,13 @@ void test_fork() {
 #endif
 }
 
+// How many times fewer the rounds are: engine_test 3 does a third of them.
+int fewer = 1;
+
 std::uint64_t test_int8(const char *set) {
     Random random(31);
     products = {};
-    for (int k = 0; k < 60; k++)
+    for (int k = 0; k < 60 / fewer; k++)
         test_int8_products(random);
     std::printf("%s: bits of int8 products %016" PRIx64 "\n", set, products.value());
     return products.value();
@@ -1653,7 +1656,7 @@ std::uint64_t test_int8(const char *set) {
 template <class T> std::vector<std::uint64_t> test_kernels(const char *set) {
     Random random(17);
     products = recurrences = {};
-    for (int k = 0; k < 40; k++) {
+    for (int k = 0; k < 40 / fewer; k++) {
         test_multiply<T>(random);
         test_cross_entropy<T>(random);
         test_crf<T>(random);
@@ -1669,9 +1672,9 @@ template <class T> std::vector<std::uint64_t> test_kernels(const char *set) {
         test_layer_norm<T>(random);
         test_updates<T>(random);
     }
-    for (int k = 0; k < 150; k++)
+    for (int k = 0; k < 150 / fewer; k++)
         test_recurrence<T>(random);
-    for (int k = 0; k < 100; k++)
+    for (int k = 0; k < 100 / fewer; k++)
         test_stack<T>(random);
     std::printf("%s: bits of %zu-byte numbers: products %016" PRIx64 ", recurrences %016" PRIx64
                 "\n",
@@ -1682,7 +1685,9 @@ template <class T> std::vector<std::uint64_t> test_kernels(const char *set) {
 
 } // namespace
 
-int main() {
+int main(int count, char **arguments) {
+    if (count > 1)
+        fewer = std::max(1, std::atoi(arguments[1]));
     std::string widest = instruction_set().name;
     std::map<std::string, std::vector<std::vector<std::uint64_t>>> bits;
     std::map<std::string, std::uint64_t> int8_bits;
@@ -1723,7 +1728,7 @@ int main() {
         int8_bits[set] = test_int8(set);
         check(int8_bits[set] == int8_bits["baseline"], "int8 products disagree");
         bits[set] = {test_kernels<float>(set)};
-        for (int k = 0; k < 100; k++)
+        for (int k = 0; k < 100 / fewer; k++)
             test_bfloat16(random, std::string(set).starts_with("amx"));
         if (std::string(set) != "amx-emulated") // its float64 is that of another set
             bits[set].push_back(test_kernels<double>(set));
