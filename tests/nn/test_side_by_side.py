@@ -86,3 +86,12 @@ def test_an_error_of_either_is_raised() -> None:
             with pytest.raises(MemoryError, match="no room"):
                 hooks.side_by_side(calls)
         assert hooks.side_by_side([lambda: 1, lambda: 2]) == [1, 2]
+
+
+def test_without_another_thread_calls_take_turns(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_thread(self: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", no_thread)
+    with no_grad():
+        assert hooks.side_by_side([lambda: 1, lambda: 2]) == [1, 2]

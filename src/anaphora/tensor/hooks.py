@@ -93,8 +93,8 @@ def side_by_side(calls: Sequence[Callable[[], R]], together: bool = True) -> lis
     >>> side_by_side([lambda: 1, lambda: 2])
     [1, 2]
     """
-    alone = (engine.info()["threads"] or 1) == 1 or len(calls) != 2
-    if not together or alone or recording() or thread.hooks or thread.interpreter is not None:
+    watched = recording() or thread.hooks or thread.interpreter is not None
+    if watched or not together or len(calls) != 2 or (engine.info()["threads"] or 1) == 1:
         return [call() for call in calls]
     context = contextvars.copy_context()
     second: Future[R] = Future()
@@ -107,7 +107,10 @@ def side_by_side(calls: Sequence[Callable[[], R]], together: bool = True) -> lis
             second.set_exception(error)
 
     other = threading.Thread(target=work, name="anaphora-side-by-side")
-    other.start()
+    try:
+        other.start()
+    except RuntimeError:  # the system has no thread to give
+        return [call() for call in calls]
     try:
         first = calls[0]()
     finally:
