@@ -7,9 +7,12 @@ import importlib
 import json
 import os
 import platform
+import statistics
+import subprocess
 import sys
 import warnings
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -20,6 +23,9 @@ from benchmarks.measure import interleaved, memory_bandwidth
 from benchmarks.rows import ROWS
 from benchmarks.work import Peers, Work
 
+_ROOT = Path(__file__).parents[1]
+_FRAMEWORKS = ("anaphora", "torch", "onnxruntime", "C")
+_PROCESSES = 3  # of each, where they are apart
 _FLOAT32 = " float32"  # the end of the names of runs beside those of another precision
 
 _COLUMNS = [  # and their widths
@@ -46,6 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> None:
     warnings.filterwarnings("ignore", module="torch")
     engine.set_num_threads(options.threads)
     peers = _peers(options.threads)
+    if options.framework is not None:
+        for work in chosen:
+            print(json.dumps(_medians(work, peers, options)))
+        return
     machine = _machine(peers, any(work.bytes_read() is not None for work in chosen))
     print(json.dumps(machine) if options.json else _head(machine), flush=True)
     for work in chosen:
@@ -53,7 +63,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
             record = {"work": work.name, "missing": missing}
             print(json.dumps(record) if options.json else f"| {work.name} | {missing} |")
             continue
-        record = _measured(work, peers, machine, options.seconds)
+        medians = _apart(work, peers, options) if options.apart else _medians(work, peers, options)
+        record = _measured(work, medians, machine)
         print(json.dumps(record) if options.json else _rows(record), flush=True)
 
 
@@ -63,6 +74,12 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--threads", type=int, default=2, help="threads of each framework")
     parser.add_argument("--seconds", type=float, default=5.0, help="time for each piece of work")
     parser.add_argument("--json", action="store_true", help="print one JSON line for each")
+    parser.add_argument(
+        "--apart",
+        action="store_true",
+        help="each framework in processes of its own, in turns: no other one's threads wait there",
+    )
+    parser.add_argument("--framework", choices=_FRAMEWORKS, help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
     if options.threads < 1:
         parser.error(f"--threads must be at least 1, not {options.threads}")
@@ -114,8 +131,33 @@ def _machine(peers: Peers, needs_bandwidth: bool) -> dict[str, Any]:
     }
 
 
-def _measured(work: Work, peers: Peers, machine: dict[str, Any], seconds: float) -> dict[str, Any]:
-    medians = interleaved(work.runs(peers), seconds)
+def _medians(work: Work, peers: Peers, options: argparse.Namespace) -> dict[str, float]:
+    """The figure of each framework, or of the one that is chosen; in turns."""
+    runs = work.runs(peers)
+    if options.framework is not None:
+        names = (options.framework, options.framework + _FLOAT32)
+        runs = {name: run for name, run in runs.items() if name in names}
+    return interleaved(runs, options.seconds)
+
+
+def _apart(work: Work, peers: Peers, options: argparse.Namespace) -> dict[str, float]:
+    """The figure of each framework, in processes of its own that take turns."""
+    figures: dict[str, list[float]] = {}
+    command = [sys.executable, "-m", "benchmarks", "--threads", str(options.threads), "--seconds"]
+    frameworks = dict.fromkeys(name.removesuffix(_FLOAT32) for name in work.runs(peers))
+    for framework in [*frameworks] * _PROCESSES:
+        chosen = [str(options.seconds / _PROCESSES), "--framework", framework, work.name]
+        printed = subprocess.run(
+            [*command, *chosen], cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True
+        )
+        names = [w.name for w in ROWS if work.name in w.name]
+        medians = json.loads(printed.stdout.splitlines()[names.index(work.name)])
+        for name, median in medians.items():
+            figures.setdefault(name, []).append(median)
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def _measured(work: Work, medians: dict[str, float], machine: dict[str, Any]) -> dict[str, Any]:
     figures = {name: median / work.count for name, median in medians.items()}
     ours = figures["anaphora"]
     rate, read = _rate(work.operations(), ours), _rate(work.bytes_read(), ours)

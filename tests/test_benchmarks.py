@@ -242,6 +242,26 @@ def test_turns(main):
     assert medians["timed"] < 1
 
 
+def test_each_framework_in_processes_of_its_own(main, capsys, monkeypatch):
+    """Each process measures one framework; of three, the median is shown."""
+    from benchmarks import __main__ as benchmarks
+
+    started, work, start = [], "RNN forward, T 100 B 16 H 64", subprocess.run
+
+    def run(command, **options):
+        started.append(start(command, **options))
+        return started[-1]
+
+    monkeypatch.setattr(benchmarks.subprocess, "run", run)
+    benchmarks.main(["--apart", "--json", "--threads", "1", "--seconds", "0.01", work])
+    record = json.loads(capsys.readouterr().out.splitlines()[-1])
+    alone = [json.loads(process.stdout) for process in started]
+    assert all(len(medians) == 1 for medians in alone)
+    assert len(alone) == 3 * len(record["medians"])
+    for name, median in record["medians"].items():
+        assert median == sorted(m[name] for m in alone if name in m)[1]
+
+
 def test_beside_busy_processes(main, capsys):
     from benchmarks import busy
 
