@@ -208,7 +208,7 @@ ANAPHORA_INLINE void row_blocks(const RowPlaces<T> &p, const T *weight, const T 
             to.h[g] = halves + (n * outputs + h_gate * Sub) * W;
             to.h_bias[g] = p.bias_hh + h_gate * p.stride + unit;
             to.x_first[g] = x_gate * Sub * W;
-            to.x_bias[g] = p.bias_ih + x_gate * p.stride + unit;
+            to.x_bias[g] = HasXBias ? p.bias_ih + x_gate * p.stride + unit : nullptr;
         }
         for (int k = 0; k < C::states; k++) {
             to.before[k] = p.before[k] + unit;
