@@ -362,10 +362,10 @@ def of_rank(process, rank):
 
 
 def shared_files(number):
-    """The files of shared memory that a process has mapped."""
+    """The files of shared memory that a process has mapped, besides those of the test in memory."""
     maps = Path(f"/proc/{number}/maps").read_text()
     assert "/memfd:anaphora-" in maps
-    return re.findall(r"/dev/shm/.*", maps)
+    return re.findall(r"/dev/shm/(?!pytest-of-).*", maps)
 
 
 def _ancestors(number):
