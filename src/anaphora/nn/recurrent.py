@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from functools import partial
 from typing import TYPE_CHECKING, Any, Generic, cast
 
 import numpy as np
@@ -22,9 +20,6 @@ from anaphora.nn.steps import KINDS
 from anaphora.ops.recurrence import checked_lengths
 from anaphora.options import check_shares, check_sizes
 from anaphora.tensor import Array, Operand, Parameter, Tensor, as_tensor
-from anaphora.tensor.hooks import side_by_side
-
-_LITTLE_WORK = 100_000  # multiply-adds of a step, fewer than the engine shares
 
 
 class Recurrent(Module, Generic[S_co]):
@@ -301,12 +296,22 @@ class Recurrent(Module, Generic[S_co]):
             if k and self.dropout and self.training:
                 x = ops.dropout(x, self.dropout, shared_axes=(0,) if self.locked_dropout else ())
             outputs = []
-            for suffix, result in self._directions(k, x, initial, lengths, recorded):
-                output, after, named = result
+            for direction, suffix in enumerate(self._suffixes(k)):
+                place = k * self.num_directions + direction
+                named: dict[str, Array] | None = None if recorded is None else {}
+                output, after = self.kind.run(
+                    self,
+                    x,
+                    tuple(states[place] for states in initial),
+                    self._parameters(suffix),
+                    lengths,
+                    direction == 1,
+                    named,
+                )
                 outputs.append(output)
                 for kept, new in zip(final, after, strict=True):
                     kept.append(new)
-                if recorded is not None:
+                if recorded is not None and named is not None:
                     recorded.update({name + suffix: values for name, values in named.items()})
             x = ops.concatenate(outputs, axis=-1) if self.bidirectional else outputs[0]
             if self.layer_norm:
@@ -314,45 +319,6 @@ class Recurrent(Module, Generic[S_co]):
         if self.layer_norm:
             x = without_padding(x, lengths)
         return x, tuple(ops.stack(kept) for kept in final)
-
-    def _directions(
-        self,
-        k: int,
-        x: Tensor,
-        initial: tuple[States, ...],
-        lengths: Array | None,
-        recorded: dict[str, Array] | None,
-    ) -> Iterable[tuple[str, tuple[Tensor, States, dict[str, Array]]]]:
-        """The suffix of each direction of a layer, and its output, final states and records."""
-
-        def run(direction: int, suffix: str) -> tuple[Tensor, States, dict[str, Array]]:
-            place = k * self.num_directions + direction
-            states = tuple(states[place] for states in initial)
-            named: dict[str, Array] = {}
-            output, after = self.kind.run(
-                self,
-                x,
-                states,
-                self._parameters(suffix),
-                lengths,
-                direction == 1,
-                None if recorded is None else named,
-            )
-            return output, after, named
-
-        suffixes = self._suffixes(k)
-        calls = [partial(run, *item) for item in enumerate(suffixes)]
-        # Of a few rows a step is too little work for two threads, and so each has a direction.
-        steps, batch, _ = x.shape
-        work = batch * 4 * self.hidden_size**2
-        draws = self.training and (self.weight_dropout or self.zoneout)  # one after the other
-        together = (
-            isinstance(self.kind, CellLayer)
-            and recorded is None
-            and not draws
-            and work < _LITTLE_WORK < steps * work / 10
-        )
-        return zip(suffixes, side_by_side(calls, together), strict=True)
 
     def state_shapes(self, *batch: int) -> dict[str, tuple[int, ...]]:
         """The shape of each state by its name: [L*D, B, H], without B if none is given.

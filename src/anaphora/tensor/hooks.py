@@ -3,15 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import contextvars
 import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future
-from typing import Any, Protocol, TypeVar
-
-from anaphora import engine
-
-R = TypeVar("R")
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 
 class Hook(Protocol):
@@ -80,42 +74,6 @@ def recording() -> bool:
     False
     """
     return thread.recording
-
-
-def side_by_side(calls: Sequence[Callable[[], R]], together: bool = True) -> list[R]:
-    """The results of calls: of two at the same time, on two threads, unless one would miss it.
-
-    Args:
-        calls: Functions, in the order in which they are called where that is done in turn.
-        together: Whether they may be called at the same time. They are not while this thread
-            records, is watched or is interpreted, or the engine has a single thread.
-
-    >>> side_by_side([lambda: 1, lambda: 2])
-    [1, 2]
-    """
-    watched = recording() or thread.hooks or thread.interpreter is not None
-    if watched or not together or len(calls) != 2 or (engine.info()["threads"] or 1) == 1:
-        return [call() for call in calls]
-    context = contextvars.copy_context()
-    second: Future[R] = Future()
-
-    def work() -> None:
-        try:
-            with no_grad():
-                second.set_result(context.run(calls[1]))
-        except BaseException as error:
-            second.set_exception(error)
-
-    other = threading.Thread(target=work, name="anaphora-side-by-side")
-    try:
-        other.start()
-    except RuntimeError:  # the system has no thread to give
-        return [call() for call in calls]
-    try:
-        first = calls[0]()
-    finally:
-        other.join()
-    return [first, second.result()]
 
 
 @contextlib.contextmanager
