@@ -145,13 +145,13 @@ def _apart(work: Work, peers: Peers, options: argparse.Namespace) -> dict[str, f
     figures: dict[str, list[float]] = {}
     command = [sys.executable, "-m", "benchmarks", "--threads", str(options.threads), "--seconds"]
     frameworks = dict.fromkeys(name.removesuffix(_FLOAT32) for name in work.runs(peers))
+    line = [w.name for w in ROWS if work.name in w.name].index(work.name)  # of what one prints
     for framework in [*frameworks] * _PROCESSES:
         chosen = [str(options.seconds / _PROCESSES), "--framework", framework, work.name]
         printed = subprocess.run(
             [*command, *chosen], cwd=_ROOT, check=True, stdout=subprocess.PIPE, text=True
         )
-        names = [w.name for w in ROWS if work.name in w.name]
-        medians = json.loads(printed.stdout.splitlines()[names.index(work.name)])
+        medians = json.loads(printed.stdout.splitlines()[line])
         for name, median in medians.items():
             figures.setdefault(name, []).append(median)
     return {name: statistics.median(values) for name, values in figures.items()}
