@@ -581,6 +581,8 @@ def _members(owner: Any) -> Iterator[tuple[str, Any]]:
     elif isinstance(owner, (list, tuple)):
         items += enumerate(owner)
     for name, value in items:
+        if type(value) in _PLAIN:  # most attributes
+            continue
         if isinstance(value, (Parameter, Buffer, Module)):
             yield str(name), value
         elif isinstance(value, (list, tuple, dict)):
@@ -593,6 +595,7 @@ def _members(owner: Any) -> Iterator[tuple[str, Any]]:
             )
 
 
+_PLAIN = frozenset({bool, int, float, str, type(None)})
 _UNNAMED: tuple[type[Any], ...] = (
     set,
     frozenset,

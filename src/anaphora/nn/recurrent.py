@@ -19,7 +19,7 @@ from anaphora.nn.states import GivenState, S_co, as_tuple, from_tuple
 from anaphora.nn.steps import KINDS
 from anaphora.ops.recurrence import checked_lengths
 from anaphora.options import check_shares, check_sizes
-from anaphora.tensor import Array, Operand, Parameter, Tensor, as_tensor
+from anaphora.tensor import Array, Operand, Parameter, Tensor, as_input, as_tensor
 
 
 class Recurrent(Module, Generic[S_co]):
@@ -251,7 +251,7 @@ class Recurrent(Module, Generic[S_co]):
         recorded: dict[str, Array] | None,
     ) -> tuple[Tensor, S_co]:
         """The public edge of the stack: layouts, and a single state as a Tensor."""
-        x = as_tensor(x, self.dtype, f"{self._name}: an input")
+        x = as_input(x, self.dtype, f"{self._name}: an input")
         if x.ndim not in (2, 3) or x.shape[-1] != self.input_size:
             layout = "[B, T, I]" if self.batch_first else "[T, B, I]"
             raise ValueError(

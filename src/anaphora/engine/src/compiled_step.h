@@ -127,6 +127,17 @@ template <class C, bool HasXBias, class T> class ForwardUnits {
             values.at[gates + C::states + k] = parameters_[k];
     }
 
+    // Fetch a row's input halves, each of which may be in two cache lines.
+    ANAPHORA_INLINE void fetch(int r) const {
+        const T *x_row = p_.x[r];
+#pragma GCC unroll 8
+        for (int g = 0; g < gates; g++)
+            if (C::gates[g].x >= 0) {
+                __builtin_prefetch(x_row + x_at_[g]);
+                __builtin_prefetch(x_row + x_at_[g] + W - 1);
+            }
+    }
+
     ANAPHORA_INLINE void write(int r, const Values<typename C::forward, T> &values) const {
         if (p_.saved != nullptr) {
             const std::int64_t tile = static_cast<std::int64_t>(p_.sub) * p_.rows * W;
@@ -152,9 +163,11 @@ template <class C, bool HasXBias, class T> class ForwardUnits {
 
 template <class C, bool HasXBias, class T> void forward_rows(const ForwardPlaces<T> &p) {
     using P = typename C::forward;
+    constexpr int ahead = 2; // rows
     for (std::int64_t s = 0; s < p.sub; s++) {
         const ForwardUnits<C, HasXBias, T> units(p, s);
         for (int r = 0; r < p.rows; r++) {
+            units.fetch(std::min(r + ahead, p.rows - 1));
             Values<P, T> values[1];
             units.read(r, values[0]);
             compute<P, 1, T>(values);

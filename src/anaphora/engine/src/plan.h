@@ -149,11 +149,11 @@ class Plan {
     int largest_tile() const {
         return tiles == 0 ? 1 : static_cast<int>((batch + tiles - 1) / tiles);
     }
-    std::int64_t tile_begin(std::int64_t tile) const { return batch * tile / tiles; }
+    std::int64_t tile_begin(std::int64_t tile) const { return tile_begin(tile, tiles); }
 
     // The group of a tile. With as many threads as groups, each thread has the tiles of one group.
     int group_of(std::int64_t tile) const {
-        return static_cast<int>(tile / std::max<std::int64_t>(1, tiles / min_tiles) % groups);
+        return turn(tile / std::max<std::int64_t>(1, tiles / min_tiles), groups);
     }
 
     int rows_of(std::int64_t tile, std::int64_t t) const {
@@ -162,10 +162,11 @@ class Plan {
     }
     void tiles_of(int thread, std::int64_t t, std::vector<RowTile> &list) const {
         list.clear();
-        for (std::int64_t k = share_units ? 0 : thread; k < tiles; k += share_units ? 1 : threads) {
-            std::int64_t first = tile_begin(k), end = tile_begin(k + 1);
-            list.push_back({k, first, end, rows_of(k, t), first});
-        }
+        for (std::int64_t k = 0; k < tiles; k++)
+            if (share_units || turn(k, threads) == thread) {
+                std::int64_t first = tile_begin(k), end = tile_begin(k + 1);
+                list.push_back({k, first, end, rows_of(k, t), first});
+            }
     }
 
     // The row of the input, among T*B, that position p reads at its step t.
@@ -270,6 +271,23 @@ class Plan {
     }
 
   private:
+    // Which of n has the tile number k: they take turns to and fro, since tiles have ever fewer
+    // rows and steps.
+    static int turn(std::int64_t k, int n) {
+        const auto place = static_cast<int>(k % n);
+        return k / n % 2 == 0 ? place : n - 1 - place;
+    }
+
+    // Where a tile begins, if there are so many: the rows are cut into min_tiles parts, and each
+    // into as many parts as another, so that a group has the same rows for any number.
+    std::int64_t tile_begin(std::int64_t tile, std::int64_t count) const {
+        const std::int64_t each = std::max<std::int64_t>(1, count / min_tiles),
+                           part = tile / each;
+        const Parts parts{min_tiles, batch / min_tiles, batch % min_tiles},
+            of_part{each, parts.size(part) / each, parts.size(part) % each};
+        return parts.first(part) + of_part.first(tile % each);
+    }
+
     void sort_rows() {
         const std::int64_t *lengths = sizes_.lengths;
         rows.resize(batch);
@@ -323,8 +341,9 @@ class Plan {
             std::int64_t busiest = 0;
             for (std::int64_t thread = 0; thread < threads; thread++) {
                 std::int64_t time = 0;
-                for (std::int64_t k = thread; k < n; k += threads)
-                    time += batch * (k + 1) / n - batch * k / n + overhead;
+                for (std::int64_t k = 0; k < n; k++)
+                    if (turn(k, threads) == thread)
+                        time += tile_begin(k + 1, n) - tile_begin(k, n) + overhead;
                 busiest = std::max(busiest, time);
             }
             if (best == 0 || (!share_units && busiest < best_time)) {

@@ -33,7 +33,7 @@ void relax() {
 constexpr int short_spin = 4000;
 // The same for workers that wait for the next call: about 200 microseconds on x86 servers, the
 // usual time between the calls of a training step, since waking a thread takes 50 or more.
-constexpr int long_spin = 16000;
+constexpr int long_spin = 40000;
 
 // Whether a spinning thread may occupy the processor of the one it waits for.
 bool more_threads_than_processors() {

@@ -495,7 +495,7 @@ template <class T> class ChainProduct {
           tiles_((M + height_ - 1) / height_),
           // Where the columns of A are far apart, its block is copied first; a narrow A is read in
           // place.
-          by_columns_(A.column != 1), copies_a_(by_columns_ && !(A.row == 1 && A.column <= narrow)),
+          by_columns_(A.column != 1), copies_a_(by_columns_ && !(A.row == 1 && (A.column <= set_stride || A.column % set_stride))),
           // With enough columns for all threads, each packs its own panels; otherwise all threads
           // pack B together and share its rows.
           packs_own_panels_(panels_.parts >= (copies_a_ ? 4 * max_panels : 3) * threads_),
@@ -549,7 +549,7 @@ template <class T> class ChainProduct {
     // A part of B of this depth and so many panels, and rows of A, stay in the second-level cache;
     // the columns of a narrow A are on few pages; B of so many rows is packed by several threads.
     static constexpr std::int64_t max_depth = 384, max_block_rows = 192, max_panels = 12,
-                                  narrow = 2048 / sizeof(T), min_split_terms = 512;
+                                  set_stride = 2048 / sizeof(T), min_split_terms = 512;
 
     std::int64_t first_row(std::int64_t block) const {
         return std::min(M_, tiles_ * block / row_blocks_ * height_);
