@@ -359,8 +359,8 @@ class Recurrent(Module, Generic[S_co]):
                 for name in shapes
             )
         if state is None:
-            zeros = (Tensor(np.zeros((batch, *s), self.dtype)) for s in shapes.values())
-            return tuple((tensor,) * self._places for tensor in zeros)
+            zeros = (np.zeros((batch, *shape), self.dtype) for shape in shapes.values())
+            return tuple((Tensor._result(array, None, 0),) * self._places for array in zeros)
         states = as_tuple(state)
         if len(states) != len(shapes):
             raise ValueError(

@@ -296,24 +296,29 @@ template <class T> struct BackwardPlaces {
     std::int64_t gate_stride; // from the half of a gate to that of the next
     std::array<T *, max_states> d_before;
     std::array<T *, max_parameters> d_parameters;
+    // What the next step reads, as many rows by as many units, is fetched meanwhile.
+    const T *next_saved;
+    RowView<const T> next_output;
 };
 
 template <class C, class T> void backward_step(const BackwardPlaces<T> &p) {
-    constexpr int W = lanes<T>, gates = C::gates.size(), saved = C::saved.size(), ahead = 8,
+    constexpr int W = lanes<T>, gates = C::gates.size(), saved = C::saved.size(),
                   rows_ahead = 6; // of what is fetched
     constexpr const auto &outputs = C::backward::outputs;
     const std::int64_t tile = static_cast<std::int64_t>(p.sub) * p.rows * W;
-    const T *from = p.saved;
+    const T *from = p.saved, *next = p.next_saved;
     for (std::int64_t s = 0; s < p.sub; s++)
-        for (int r = 0; r < p.rows; r++, from += W) {
+        for (int r = 0; r < p.rows; r++, from += W, next += W) {
             const std::int64_t unit = s * W;
             Values<typename C::backward, T> all[1];
             Vector<T> *values = all[0].at;
 #pragma GCC unroll 16
             for (int k = 0; k < saved; k++) {
                 values[k] = load(from + k * tile);
-                __builtin_prefetch(from + k * tile + ahead * W);
+                __builtin_prefetch(next + k * tile);
             }
+            if (p.next_output.data != nullptr)
+                __builtin_prefetch(p.next_output[r] + unit);
 #pragma GCC unroll 8
             for (int k = 0; k < C::states; k++)
                 values[saved + k] = load(p.d_after[k][r] + unit);
@@ -321,11 +326,11 @@ template <class C, class T> void backward_step(const BackwardPlaces<T> &p) {
                 values[saved] += load(p.d_output[r] + unit);
             compute<typename C::backward, 1, T>(all);
             auto scatter_gates = [&](const RowView<T> &to, auto half) {
-                T *row = to[r] + unit, *next = to[std::min(r + rows_ahead, p.rows - 1)] + unit;
+                T *row = to[r] + unit, *later = to[std::min(r + rows_ahead, p.rows - 1)] + unit;
 #pragma GCC unroll 8
                 for (int g = 0; g < gates; g++)
                     if (C::gates[g].*half >= 0)
-                        __builtin_prefetch(next + C::gates[g].*half * p.gate_stride, 1);
+                        __builtin_prefetch(later + C::gates[g].*half * p.gate_stride, 1);
 #pragma GCC unroll 8
                 for (int g = 0; g < gates; g++)
                     if (C::gates[g].*half >= 0)

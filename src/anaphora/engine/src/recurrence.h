@@ -426,13 +426,15 @@ template <class T> class BackwardPass {
             }
             if (projection_)
                 project(*d_projected_rows, own, d_unprojected);
-            for (std::int64_t k = 0; k < plan_.blocks_of(thread); k++) {
-                const std::int64_t block = plan_.block(thread, k, t);
-                for (const RowTile &tile : own.tiles)
-                    if (tile.rows > 0) {
-                        place(step, own, tile, t, block, d_unprojected);
-                        step(tile.rows, plan_.blocks[block]);
-                    }
+            const std::int64_t tiles = std::ssize(own.tiles), blocks = plan_.blocks_of(thread);
+            for (std::int64_t n = 0; n < blocks * tiles; n++) {
+                const RowTile &tile = own.tiles[n % tiles];
+                const std::int64_t block = plan_.block(thread, n / tiles, t);
+                if (tile.rows == 0)
+                    continue;
+                place(step, own, tile, t, block, d_unprojected);
+                fetch(step, own, thread, t, n + 1);
+                step(tile.rows, plan_.blocks[block]);
             }
             if (plan_.share_units)
                 barrier_.wait();
@@ -461,11 +463,32 @@ template <class T> class BackwardPass {
                                   {d_unprojected, plan_.vectors() * W, W, false, H_});
     }
 
+    const T *saved_at(std::int64_t t, const RowTile &tile, std::int64_t block) const {
+        return f_.saved + plan_.saved_at(std::ssize(cell_.saved), t, tile.number, block);
+    }
+
+    // What is fetched for the n-th tile of a step, counted block by block, or for the first tile of
+    // the step before it.
+    void fetch(BackwardStep<T> &step, const Own &own, int thread, std::int64_t t,
+               std::int64_t n) const {
+        const std::int64_t tiles = std::ssize(own.tiles);
+        step.next_output = {};
+        if (n == plan_.blocks_of(thread) * tiles) {
+            t = std::max<std::int64_t>(t - 1, 0);
+            n = 0;
+        } else if (step.d_output.data != nullptr) {
+            const std::int64_t unit = plan_.blocks[plan_.block(thread, n / tiles, t)].first * W;
+            step.next_output = {f_.d_output + unit, H_,
+                                own.input_row.data() + own.tiles[n % tiles].first};
+        }
+        step.next_saved = saved_at(t, own.tiles[n % tiles], plan_.block(thread, n / tiles, t));
+    }
+
     // What a tile reads and writes.
     void place(BackwardStep<T> &step, const Own &own, const RowTile &tile, std::int64_t t,
                std::int64_t block, const T *d_unprojected) const {
         const std::int64_t *in = own.input_row.data() + tile.first;
-        step.saved = f_.saved + plan_.saved_at(std::ssize(cell_.saved), t, tile.number, block);
+        step.saved = saved_at(t, tile, block);
         for (int k = 0; k < cell_.states; k++) {
             T *state = f_.d_states[k] + tile.first * H_;
             step.d_after[k] = {state, H_, nullptr};

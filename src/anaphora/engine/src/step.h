@@ -332,6 +332,10 @@ template <class T> class BackwardStep {
     RowView<const T> d_output{};
     RowView<T> d_x_gates{}, d_h_gates{};
     std::vector<T *> d_before, d_parameters;
+    // What the next step reads, to be fetched meanwhile: the saved values, and the gradients of the
+    // output at their first unit, if any.
+    const T *next_saved = nullptr;
+    RowView<const T> next_output{};
 
     BackwardStep(const Cell &cell, std::int64_t units, int vectors, Scratch &scratch)
         : d_after(cell.states), d_before(cell.states), d_parameters(cell.parameters), cell_(cell),
@@ -393,7 +397,9 @@ template <class T> class BackwardStep {
                                  .d_h_gates = from_unit(d_h_gates, unit),
                                  .gate_stride = units_,
                                  .d_before = {},
-                                 .d_parameters = {}};
+                                 .d_parameters = {},
+                                 .next_saved = next_saved,
+                                 .next_output = next_output};
         for (int k = 0; k < cell_.states; k++) {
             places.d_after[k] = from_unit(d_after[k], unit);
             places.d_before[k] = d_before[k] == nullptr ? nullptr : d_before[k] + unit;
