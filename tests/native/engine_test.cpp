@@ -9,6 +9,7 @@
 #include "plan.h"
 #include "pool.h"
 
+#include <algorithm>
 #include <atomic>
 #include <chrono>
 #include <cinttypes>
@@ -949,6 +950,24 @@ void test_plan(Random &random) {
     where = "plan T " + std::to_string(steps) + " B " + std::to_string(batch) + " H " +
             std::to_string(sizes.hidden) + " threads " + std::to_string(machine.threads);
     test_blocks(plan, (sizes.hidden + machine.lanes - 1) / machine.lanes);
+
+    // Groups have the same rows whatever the threads, and shares of about as many.
+    Machine alone = machine;
+    alone.threads = 1;
+    const Plan by_one(sizes, alone);
+    check(plan.groups == by_one.groups && plan.min_tiles == by_one.min_tiles, "other groups");
+    auto groups_of = [](const Plan &of) {
+        std::vector<int> groups;
+        for (int64_t k = 0; k < of.tiles; k++)
+            groups.insert(groups.end(), of.tile_begin(k + 1) - of.tile_begin(k), of.group_of(k));
+        return groups;
+    };
+    const std::vector<int> of_rows = groups_of(plan);
+    check(of_rows == groups_of(by_one), "a row is in another group with other threads");
+    if (plan.groups == 2)
+        check(std::abs(std::ssize(of_rows) - 2 * std::count(of_rows.begin(), of_rows.end(), 0)) <=
+                  1,
+              "a group has more than a row more");
 
     auto length = [&](int64_t b) { return ragged ? lengths[b] : steps; };
     Times inputs(steps * batch),

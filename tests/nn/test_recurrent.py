@@ -9,7 +9,7 @@ import pytest
 from anaphora import engine, matmul_precision, nn, random
 from anaphora.cells import CELLS, Gate, cell
 from anaphora.equations import abs, log, sigmoid, tanh
-from anaphora.tensor import Tensor
+from anaphora.tensor import Tensor, no_grad
 
 T, B, I, H, P = 6, 3, 5, 8, 7
 LENGTHS = np.array([4, 0, 6])
@@ -843,3 +843,26 @@ def test_an_lstm_in_bfloat16(save, nearest_bfloat16):
         # A number close to a tie may be rounded to the other side.
         assert error.max() < 2**-8 * np.abs(expected[name]).max(), name
         assert error.mean() < 0.05 * np.abs(expected[name] - in_float32[name]).mean(), name
+
+
+@pytest.mark.parametrize("recorded", [True, False])
+@pytest.mark.parametrize("batch_first", [True, False])
+@pytest.mark.parametrize("name", ["lstm", "unfused"])
+def test_an_array_stays_the_callers(name, batch_first, recorded):
+    layer = make(name, layers=2, batch_first=batch_first)
+    x = np.random.default_rng(5).normal(size=(B, T, I) if batch_first else (T, B, I))
+    kept = x.copy()
+    expected = layer(Tensor(x))[0]
+    if recorded:
+        y = layer(x)[0]
+    else:
+        with no_grad():
+            y = layer(x)[0]
+    x[:] = 0  # writable as before, and nobody reads it any more
+    np.testing.assert_array_equal(y.data, expected.data)
+    if recorded:
+        y.sum().backward()
+        found = layer.weight_ih_l0.grad
+        layer.zero_grad()
+        layer(Tensor(kept))[0].sum().backward()
+        np.testing.assert_array_equal(found, layer.weight_ih_l0.grad)

@@ -281,8 +281,7 @@ class Plan {
     // Where a tile begins, if there are so many: the rows are cut into min_tiles parts, and each
     // into as many parts as another, so that a group has the same rows for any number.
     std::int64_t tile_begin(std::int64_t tile, std::int64_t count) const {
-        const std::int64_t each = std::max<std::int64_t>(1, count / min_tiles),
-                           part = tile / each;
+        const std::int64_t each = std::max<std::int64_t>(1, count / min_tiles), part = tile / each;
         const Parts parts{min_tiles, batch / min_tiles, batch % min_tiles},
             of_part{each, parts.size(part) / each, parts.size(part) % each};
         return parts.first(part) + of_part.first(tile % each);

@@ -409,7 +409,7 @@ template <class T> class BackwardPass {
         T *d_unprojected = projection_ ? row_scratch.get<T>(B_ * plan_.vectors() * W) : nullptr;
         T *d_rows = d_row_scratch.get<T>(in_step_ && plan_.indexed() ? B_ * I_ : 1);
         Own own;
-        own.input_row.resize(B_);
+        own.input_row.resize(B_ + 1); // as many rows as a tile has are fetched of a smaller one
 
         for (std::int64_t t = span.end - 1; t >= span.first; t--) {
             plan_.tiles_of(thread, t, own.tiles);

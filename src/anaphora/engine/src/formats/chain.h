@@ -495,7 +495,9 @@ template <class T> class ChainProduct {
           tiles_((M + height_ - 1) / height_),
           // Where the columns of A are far apart, its block is copied first; a narrow A is read in
           // place.
-          by_columns_(A.column != 1), copies_a_(by_columns_ && !(A.row == 1 && (A.column <= set_stride || A.column % set_stride))),
+          by_columns_(A.column != 1),
+          copies_a_(by_columns_ &&
+                    !(A.row == 1 && (A.column <= set_stride || A.column % set_stride))),
           // With enough columns for all threads, each packs its own panels; otherwise all threads
           // pack B together and share its rows.
           packs_own_panels_(panels_.parts >= (copies_a_ ? 4 * max_panels : 3) * threads_),
