@@ -254,7 +254,7 @@ class CellLayer(LayerKind):
             for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr")
         }
         own = [parameters[name] for name in self.cell.parameters]
-        if layer.training and weights["weight_hh"] is not None:
+        if layer.weight_dropout and layer.training and weights["weight_hh"] is not None:
             weights["weight_hh"] = ops.dropout(weights["weight_hh"], layer.weight_dropout)
         if layer.zoneout and layer.training:  # which units take their new state: additional gates
             ones = Tensor(np.ones((*x.shape[:2], len(states) * layer.hidden_size), layer.dtype))
