@@ -31,8 +31,8 @@ void relax() {
 
 // How often a thread spins on a counter before it sleeps: about 50 microseconds.
 constexpr int short_spin = 4000;
-// The same for workers that wait for the next call: about 200 microseconds on x86 servers, the
-// usual time between the calls of a training step, since waking a thread takes 50 or more.
+// The same for workers that wait for the next call: one to two milliseconds, since waking a thread
+// takes 50 microseconds or more, and a training step spends hundreds between its calls.
 constexpr int long_spin = 40000;
 
 // Whether a spinning thread may occupy the processor of the one it waits for.

@@ -493,8 +493,7 @@ template <class T> class ChainProduct {
           accumulate_(accumulate), panels_(Parts::of((N + W - 1) / W, max_vectors)),
           threads_(available_threads()), height_(tile_rows(panels_.size(0))),
           tiles_((M + height_ - 1) / height_),
-          // Where the columns of A are far apart, its block is copied first; a narrow A is read in
-          // place.
+          // Columns of A that are far apart are read in place unless they would evict each other.
           by_columns_(A.column != 1),
           copies_a_(by_columns_ &&
                     !(A.row == 1 && (A.column <= set_stride || A.column % set_stride))),
@@ -549,7 +548,8 @@ template <class T> class ChainProduct {
   private:
     static constexpr std::int64_t W = lanes<T>;
     // A part of B of this depth and so many panels, and rows of A, stay in the second-level cache;
-    // the columns of a narrow A are on few pages; B of so many rows is packed by several threads.
+    // columns of A a multiple of a stride apart share a few sets of the first-level cache; B of so
+    // many rows is packed by several threads.
     static constexpr std::int64_t max_depth = 384, max_block_rows = 192, max_panels = 12,
                                   set_stride = 2048 / sizeof(T), min_split_terms = 512;
 
