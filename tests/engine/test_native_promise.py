@@ -76,12 +76,31 @@ def test_threads_of_a_recurrence(name, B, H, dtype, native_settings, problem, rn
 @pytest.mark.parametrize("name", ["lstm", "gru", "mingru"])
 def test_forward_without_saving(name, B, H, dtype, native_settings, instructions, problem, rng):
     p = problem(CELLS[name], rng, dtype, T=4, B=B, H=H)
-    lengths = np.arange(B, dtype=np.int64)[::-1] % 5
+    lengths = np.arange(4, 4 + B, dtype=np.int64)[::-1] % 5
+    check_without_saving(p, native_settings, lengths=lengths, reverse=True)
 
+
+# One row has a step of its own, if its units are whole vectors.
+@pytest.mark.parametrize(("H", "P"), [(16, None), (64, 29), (192, None), (192, 40), (320, None)])
+@pytest.mark.parametrize("name", CELLS)
+def test_one_row_without_saving(name, H, P, native_settings, instructions, problem, rng):
+    if P is not None and CELLS[name].reads_output_state():
+        P = None
+    for inputs, biased in ((5, True), (0, True), (5, False)):
+        p = problem(CELLS[name], rng, np.float32, T=7, B=1, H=H, P=P, I=inputs)
+        if not biased:
+            p.bias_ih = p.bias_hh = None
+        for options in (
+            {},
+            {"lengths": np.array([5]), "reverse": True},
+            {"lengths": np.array([0])},
+        ):
+            check_without_saving(p, native_settings, **options)
+
+
+def check_without_saving(p, native_settings, **options):
     def outputs(save):
-        found = native.recurrence_forward(
-            p.trace, p.x, p.initial, p.weights, lengths, reverse=True, save=save
-        )
+        found = native.recurrence_forward(p.trace, p.x, p.initial, p.weights, save=save, **options)
         return [found.output, *found.final]
 
     expected = outputs(True)

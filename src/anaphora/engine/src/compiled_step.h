@@ -193,11 +193,12 @@ template <class T> struct RowPlaces {
     std::int64_t terms;
     const T *row;               // [terms] the state that it multiplies
     const T *x;                 // the input halves of these blocks
-    const T *bias_ih, *bias_hh; // [gates, stride]; bias_ih may be null
+    std::int64_t x_stride;      // from a gate's half to the next one's; 0 if they are in that order
+    const T *bias_ih, *bias_hh; // [gates, stride], or null
     std::int64_t stride;
     bool backwards; // which blocks come first: those that the previous step left in a cache
     const T *before[max_states], *const *parameters;
-    T *after[max_states];
+    T *after[max_states], *output; // where the first state goes too, or null
 };
 
 template <class C, bool HasXBias, int Sub, int Blocks, class T>
@@ -208,8 +209,10 @@ ANAPHORA_INLINE void row_blocks(const RowPlaces<T> &p, const T *weight, const T 
     if constexpr (outputs > 0)
         multiply_tile_of<Numbers<T>, 1, outputs, Operands::cached_rows, Blocks>(
             p.terms, p.row, 0, weight, halves, 0, W, false, p.terms * outputs * W, outputs);
+    const std::int64_t x_stride = p.x_stride == 0 ? Sub * W : p.x_stride,
+                       x_step = p.x_stride == 0 ? C::x_blocks * Sub * W : Sub * W;
     ForwardPlaces<T> places[Blocks];
-    for (int n = 0; n < Blocks; n++, unit += Sub * W, x += C::x_blocks * Sub * W) {
+    for (int n = 0; n < Blocks; n++, unit += Sub * W, x += x_step) {
         ForwardPlaces<T> &to = places[n];
         to.rows = 1;
         to.sub = Sub;
@@ -219,8 +222,8 @@ ANAPHORA_INLINE void row_blocks(const RowPlaces<T> &p, const T *weight, const T 
         for (std::size_t g = 0; g < C::gates.size(); g++) {
             const int x_gate = std::max(C::gates[g].x, 0), h_gate = std::max(C::gates[g].h, 0);
             to.h[g] = halves + (n * outputs + h_gate * Sub) * W;
-            to.h_bias[g] = p.bias_hh + h_gate * p.stride + unit;
-            to.x_first[g] = x_gate * Sub * W;
+            to.h_bias[g] = p.bias_hh == nullptr ? nullptr : p.bias_hh + h_gate * p.stride + unit;
+            to.x_first[g] = x_gate * x_stride;
             to.x_bias[g] = HasXBias ? p.bias_ih + x_gate * p.stride + unit : nullptr;
         }
         for (int k = 0; k < C::states; k++) {
@@ -229,7 +232,7 @@ ANAPHORA_INLINE void row_blocks(const RowPlaces<T> &p, const T *weight, const T 
         }
         for (int k = 0; k < C::parameters; k++)
             to.parameters[k] = p.parameters[k] + unit;
-        to.output = {};
+        to.output = {p.output == nullptr ? nullptr : p.output + unit, 0, nullptr};
         to.saved = nullptr;
     }
     for (int s = 0; s < Sub; s++) {
@@ -271,7 +274,7 @@ void row_step(const RowPlaces<T> &p, const Block *first, const Block *end) {
             if constexpr (outputs <= max_vectors) { // a block has no more
                 const std::int64_t before = (block->first - first->first) * W;
                 const T *weight = p.weight + before * C::h_blocks * p.terms,
-                        *x = p.x + before * C::x_blocks;
+                        *x = p.x + before * (p.x_stride == 0 ? C::x_blocks : 1);
                 with_vectors(static_cast<int>(together), [&](auto blocks) {
                     if constexpr (blocks == 4)
                         return;

@@ -95,7 +95,7 @@ template <class T> class ForwardPass {
                           w_.weight_hh, scratch(0))),
           ih_(gate_weight(input_format(), plan_, in_step_ ? cell_.x_blocks : 0, I_, w_.weight_ih,
                           scratch(1))),
-          barrier_(plan_.threads) {
+          row_step_(find_row_step()), barrier_(plan_.threads) {
         if (w_.weight_hr != nullptr)
             projection_.emplace(column_weight(choose(Use::weight, H_, P_, units).format, H_, P_,
                                               Matrix<const T>{w_.weight_hr, 1, H_},
@@ -120,11 +120,20 @@ template <class T> class ForwardPass {
     }
 
   private:
+    using Rows = typename Weight<T>::Rows;
+
     static Scratch &scratch(int number) {
         static thread_local Scratch all[5];
         return all[number];
     }
     Format input_format() const { return choose(Use::weight, I_, H_, units_).format; }
+    // The step of one row, if it is compiled and writes nothing but states and output.
+    auto find_row_step() const -> decltype(CompiledStep<T>::row) {
+        const CompiledStep<T> *compiled = compiled_step<T>(cell_);
+        const bool writes_more = f_.saved != nullptr || f_.named_count > 0;
+        const bool suits = B_ == 1 && H_ % W == 0 && !writes_more && hh_.numbers(0) != nullptr;
+        return compiled != nullptr && suits ? compiled->row : nullptr;
+    }
     // Whether given input halves are read by the order of the input.
     bool scattered() const { return w_.weight_ih == nullptr && plan_.indexed(); }
 
@@ -145,7 +154,6 @@ template <class T> class ForwardPass {
     void work(int thread, const Span &span, const T *x_gates) {
         static thread_local Scratch value_scratch, half_scratch, copy_scratch, h_scratch, x_scratch,
             unprojected_scratch;
-        using Rows = typename Weight<T>::Rows;
         Rows h_rows(hh_, B_, false, h_scratch);
         Rows x_rows(ih_, B_, false, x_scratch);
         std::optional<Rows> unprojected_rows;
@@ -166,40 +174,74 @@ template <class T> class ForwardPass {
             plan_.tiles_of(thread, t, own.tiles);
             for (const RowTile &tile : own.tiles)
                 begin_tile(own, tile, t, thread == 0 || !plan_.share_units);
-            own.h_ranges.clear(), own.x_ranges.clear();
-            for (const RowTile &tile : own.tiles)
-                own.h_ranges.push_back({state_at(0, t) + tile.first * P_, tile.rows, 0});
-            if (cell_.h_blocks > 0)
-                h_rows.read(own.h_ranges, P_, true);
-            if (in_step_) {
-                const T *x = f_.x + t * B_ * I_;
-                for (const RowTile &tile : own.tiles) {
-                    for (int r = 0; r < tile.rows && plan_.indexed(); r++)
-                        std::copy_n(f_.x + own.input_row[tile.first + r] * I_, I_,
-                                    x_copy + (tile.first + r) * I_);
-                    own.x_ranges.push_back(
-                        {(plan_.indexed() ? x_copy : x) + tile.first * I_, tile.rows, 0});
-                }
-                x_rows.read(own.x_ranges, I_, true);
-            }
-            const std::int64_t blocks = plan_.blocks_of(thread), together = blocks_in_step(own);
-            for (std::int64_t k = 0; k < blocks; k += together) {
-                const std::int64_t last = std::min(blocks, k + together) - 1,
-                                   one = plan_.block(thread, k, t),
-                                   other = plan_.block(thread, last, t);
-                for (std::size_t n = 0; n < own.tiles.size(); n++)
-                    if (own.tiles[n].rows > 0) {
-                        step.part = static_cast<std::int64_t>(n);
-                        place(step, own, own.tiles[n], span, t, std::min(one, other), x_gates);
-                        step(own.tiles[n].rows, std::min(one, other), std::max(one, other) + 1,
-                             cell_.h_blocks > 0 ? &h_rows : nullptr, in_step_ ? &x_rows : nullptr);
-                    }
-            }
+            if (row_step_ != nullptr)
+                take_row_step(own, thread, span, t, x_gates);
+            else
+                take_step(step, own, h_rows, x_rows, x_copy, thread, span, t, x_gates);
             if (projection_)
                 project(*unprojected_rows, own, t);
             if (plan_.share_units)
                 barrier_.wait();
         }
+    }
+
+    // One step of a thread's tiles.
+    void take_step(ForwardStep<T> &step, Own &own, Rows &h_rows, Rows &x_rows, T *x_copy,
+                   int thread, const Span &span, std::int64_t t, const T *x_gates) const {
+        own.h_ranges.clear(), own.x_ranges.clear();
+        for (const RowTile &tile : own.tiles)
+            own.h_ranges.push_back({state_at(0, t) + tile.first * P_, tile.rows, 0});
+        if (cell_.h_blocks > 0)
+            h_rows.read(own.h_ranges, P_, true);
+        if (in_step_) {
+            const T *x = f_.x + t * B_ * I_;
+            for (const RowTile &tile : own.tiles) {
+                for (int r = 0; r < tile.rows && plan_.indexed(); r++)
+                    std::copy_n(f_.x + own.input_row[tile.first + r] * I_, I_,
+                                x_copy + (tile.first + r) * I_);
+                own.x_ranges.push_back(
+                    {(plan_.indexed() ? x_copy : x) + tile.first * I_, tile.rows, 0});
+            }
+            x_rows.read(own.x_ranges, I_, true);
+        }
+        const std::int64_t blocks = plan_.blocks_of(thread), together = blocks_in_step(own);
+        for (std::int64_t k = 0; k < blocks; k += together) {
+            const std::int64_t last = std::min(blocks, k + together) - 1,
+                               one = plan_.block(thread, k, t),
+                               other = plan_.block(thread, last, t);
+            for (std::size_t n = 0; n < own.tiles.size(); n++)
+                if (own.tiles[n].rows > 0) {
+                    step.part = static_cast<std::int64_t>(n);
+                    place(step, own, own.tiles[n], span, t, std::min(one, other), x_gates);
+                    step(own.tiles[n].rows, std::min(one, other), std::max(one, other) + 1,
+                         cell_.h_blocks > 0 ? &h_rows : nullptr, in_step_ ? &x_rows : nullptr);
+                }
+        }
+    }
+
+    // A thread's units of a step of one row.
+    void take_row_step(const Own &own, int thread, const Span &span, std::int64_t t,
+                       const T *x_gates) const {
+        const Block *blocks = plan_.blocks.data() + plan_.first_block(thread);
+        if (own.tiles[0].rows == 0 || plan_.blocks_of(thread) == 0)
+            return;
+        const std::int64_t row = scattered() ? own.input_row[0] : plan_.row(span, t, 0);
+        RowPlaces<T> places;
+        places.weight = hh_.numbers(plan_.first_block(thread));
+        places.terms = P_;
+        places.row = state_at(0, t);
+        places.x = x_gates + row * cell_.x_blocks * H_ + blocks->first * W;
+        places.x_stride = places.stride = H_;
+        places.bias_ih = nullptr;
+        places.bias_hh = w_.bias_hh;
+        places.backwards = t % 2 == 1;
+        places.parameters = w_.parameters.data();
+        for (int k = 0; k < cell_.states; k++) {
+            places.before[k] = state_at(k, t);
+            places.after[k] = k == 0 && projection_ ? unprojected_at(t) : state_at(k, t + 1);
+        }
+        places.output = projection_ ? nullptr : f_.output + own.input_row[0] * H_;
+        row_step_(places, blocks, blocks + plan_.blocks_of(thread));
     }
 
     // The blocks that a step takes at once, so that few rows make a tile too. What is saved for the
@@ -253,7 +295,7 @@ template <class T> class ForwardPass {
             step.written.push_back({f_.named[n], {f_.record[n], H_, in}});
     }
 
-    void project(typename Weight<T>::Rows &rows, Own &own, std::int64_t t) const {
+    void project(Rows &rows, Own &own, std::int64_t t) const {
         T *to = state_at(0, t + 1);
         own.unprojected_ranges.clear();
         for (const RowTile &tile : own.tiles)
@@ -275,6 +317,7 @@ template <class T> class ForwardPass {
     const std::vector<bool> reads_;
     const bool in_step_;
     const Weight<T> hh_, ih_;
+    decltype(CompiledStep<T>::row) row_step_; // or null
     std::optional<Weight<T>> projection_;
     Barrier barrier_;
 };

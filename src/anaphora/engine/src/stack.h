@@ -443,12 +443,14 @@ template <class T> class Run {
         places.terms = s_.projected;
         places.row = places.before[0] = own.before[l];
         places.x = x + cell_.x_blocks * first.first * W;
+        places.x_stride = 0;
         places.bias_ih = layer.bias_ih;
         places.bias_hh = layer.bias_hh;
         places.stride = s_.HP;
         places.backwards = t % 2 == 1;
         places.parameters = layer.parameters.data();
         places.after[0] = s_.projects ? unprojected_ : after;
+        places.output = nullptr;
         for (int k = 1; k < cell_.states; k++)
             places.before[k] = places.after[k] = other_state(k, l);
         own.row(places, &first, blocks + own.share.end);
