@@ -66,16 +66,9 @@ template <class T> struct ForwardPlaces {
 
 // Whether a step reads the state number k other than through the recurrent weights. A projected one
 // has fewer numbers than units.
-template <class C> constexpr bool reads_state(std::size_t k) {
-    const auto value = static_cast<std::int32_t>(C::gates.size() + k);
-    bool reads = false;
-    for (const Instruction &i : C::forward::instructions)
-        reads = reads || i.a == value || (has_two_operands(i.op) && i.b == value);
-    for (std::int32_t output : C::forward::outputs)
-        reads = reads || output == value;
-    for (std::int32_t saved : C::saved)
-        reads = reads || saved == value;
-    return reads;
+template <class C> constexpr bool reads_state(int k) {
+    return reads(static_cast<std::int32_t>(C::gates.size()) + k, C::forward::instructions,
+                 C::forward::outputs, C::saved);
 }
 
 // A vector of units of a row, in registers.

@@ -1,6 +1,7 @@
 // A cell's program as data: a straight-line program of elementwise instructions over tiles.
 #pragma once
 
+#include <algorithm>
 #include <cstddef>
 #include <cstdint>
 #include <stdexcept>
@@ -85,6 +86,20 @@ struct GateInput {
     bool operator==(const GateInput &) const = default;
 };
 
+// Whether instructions read a value, or it is among what their program returns or saves.
+template <class Instructions, class Outputs, class Saved>
+constexpr bool reads(std::int32_t value, const Instructions &instructions, const Outputs &outputs,
+                     const Saved &saved) {
+    auto among = [=](const auto &values) {
+        return std::find(values.begin(), values.end(), value) != values.end();
+    };
+    auto reads_it = [=](const Instruction &i) {
+        return i.a == value || (has_two_operands(i.op) && i.b == value);
+    };
+    return std::any_of(instructions.begin(), instructions.end(), reads_it) || among(outputs) ||
+           among(saved);
+}
+
 // A cell: its forward program (inputs: gates, states, parameters; outputs: states), its backward
 // program (inputs: the forward values `saved`, then the cotangents of the states; outputs: the
 // cotangents of all forward inputs), and the sources of its gates.
@@ -141,14 +156,7 @@ struct Cell {
 
     // Whether a step reads that state other than through the recurrent weights.
     bool reads_first_state() const {
-        for (const Instruction &i : forward.instructions)
-            if (i.a == first_state() || (has_two_operands(i.op) && i.b == first_state()))
-                return true;
-        for (const auto *values : {&forward.outputs, &saved})
-            for (std::int32_t value : *values)
-                if (value == first_state())
-                    return true;
-        return false;
+        return reads(first_state(), forward.instructions, forward.outputs, saved);
     }
 };
 
