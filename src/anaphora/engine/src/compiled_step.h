@@ -354,10 +354,11 @@ template <class T> struct CompiledStep {
     void (*row)(const RowPlaces<T> &, const Block *first, const Block *end);
 };
 
-// Those of this cell; null if it is interpreted, as all are in float64, which is for checks, and
-// with emulated tile registers.
+// Those of this cell; null if it is interpreted, as all are in float64, which is for checks, with
+// emulated tile registers, and on x86 processors without AVX2, whose kernels would take a third
+// longer to compile.
 template <class T> const CompiledStep<T> *compiled_step(const Cell &cell) {
-#if !defined(ANAPHORA_EMULATES_TILES)
+#if !defined(ANAPHORA_EMULATES_TILES) && (defined(__AVX2__) || !defined(__x86_64__))
     if constexpr (sizeof(T) == 4) {
 #define ANAPHORA_CELL(name)                                                                        \
     {forward_step<built_in::name, T>, backward_step<built_in::name, T>,                            \
