@@ -162,11 +162,14 @@ class Plan {
     }
     void tiles_of(int thread, std::int64_t t, std::vector<RowTile> &list) const {
         list.clear();
-        for (std::int64_t k = 0; k < tiles; k++)
-            if (share_units || turn(k, threads) == thread) {
-                std::int64_t first = tile_begin(k), end = tile_begin(k + 1);
-                list.push_back({k, first, end, rows_of(k, t), first});
-            }
+        const std::int64_t step = share_units ? 1 : threads;
+        for (std::int64_t round = 0; round < tiles; round += step) {
+            const std::int64_t k = share_units ? round : round + turn(round + thread, threads);
+            if (k >= tiles)
+                break;
+            std::int64_t first = tile_begin(k), end = tile_begin(k + 1);
+            list.push_back({k, first, end, rows_of(k, t), first});
+        }
     }
 
     // The row of the input, among T*B, that position p reads at its step t.
@@ -272,7 +275,7 @@ class Plan {
 
   private:
     // Which of n has the tile number k: they take turns to and fro, since tiles have ever fewer
-    // rows and steps.
+    // rows and steps. In a round of n the same maps who has a tile to its place.
     static int turn(std::int64_t k, int n) {
         const auto place = static_cast<int>(k % n);
         return k / n % 2 == 0 ? place : n - 1 - place;
@@ -337,14 +340,10 @@ class Plan {
         for (std::int64_t n = min_tiles; n > 0 && n <= batch; n += min_tiles) {
             if ((batch + n - 1) / n > max_height)
                 continue;
-            std::int64_t busiest = 0;
-            for (std::int64_t thread = 0; thread < threads; thread++) {
-                std::int64_t time = 0;
-                for (std::int64_t k = 0; k < n; k++)
-                    if (turn(k, threads) == thread)
-                        time += tile_begin(k + 1, n) - tile_begin(k, n) + overhead;
-                busiest = std::max(busiest, time);
-            }
+            std::vector<std::int64_t> times(threads);
+            for (std::int64_t k = 0; k < n; k++)
+                times[turn(k, threads)] += tile_begin(k + 1, n) - tile_begin(k, n) + overhead;
+            const std::int64_t busiest = *std::max_element(times.begin(), times.end());
             if (best == 0 || (!share_units && busiest < best_time)) {
                 best = n;
                 best_time = busiest;

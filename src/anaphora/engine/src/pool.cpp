@@ -29,7 +29,7 @@ void relax() {
 #endif
 }
 
-// How often a thread spins on a counter before it sleeps: about 50 microseconds.
+// How often a thread spins on a counter before it sleeps: 100 microseconds or more.
 constexpr int short_spin = 4000;
 // The same for workers that wait for the next call: one to two milliseconds, since waking a thread
 // takes 50 microseconds or more, and a training step spends hundreds between its calls.
