@@ -71,6 +71,21 @@ template <class C> constexpr bool reads_state(int k) {
                  C::forward::outputs, C::saved);
 }
 
+// The sums of all gates' halves, each with its bias.
+template <class C, class T, class X, class H>
+ANAPHORA_INLINE void read_gates(Vector<T> *sums, X x_half, H h_half) {
+#pragma GCC unroll 8
+    for (std::size_t g = 0; g < C::gates.size(); g++) {
+        sums[g] = broadcast<T>(0);
+        if (C::gates[g].x >= 0)
+            sums[g] = x_half(static_cast<int>(g));
+        if (C::gates[g].h >= 0) {
+            const Vector<T> h = h_half(static_cast<int>(g));
+            sums[g] = C::gates[g].x >= 0 ? h + sums[g] : h;
+        }
+    }
+}
+
 // A vector of units of a row, in registers.
 template <class C, bool HasXBias, class T> class ForwardUnits {
     static constexpr int W = lanes<T>, gates = C::gates.size();
@@ -95,20 +110,13 @@ template <class C, bool HasXBias, class T> class ForwardUnits {
 
     ANAPHORA_INLINE void read(int r, Values<typename C::forward, T> &values) const {
         const T *x_row = p_.x[r];
-#pragma GCC unroll 8
-        for (int g = 0; g < gates; g++) {
-            Vector<T> half = broadcast<T>(0);
-            if (C::gates[g].x >= 0) {
-                half = load(x_row + x_at_[g]);
-                if (HasXBias)
-                    half += x_bias_[g];
-            }
-            if (C::gates[g].h >= 0) {
-                const Vector<T> h = load(h_at_[g] + r * W) + h_bias_[g];
-                half = C::gates[g].x >= 0 ? h + half : h;
-            }
-            values.at[g] = half;
-        }
+        read_gates<C, T>(
+            values.at,
+            [&](int g) {
+                const Vector<T> half = load(x_row + x_at_[g]);
+                return HasXBias ? half + x_bias_[g] : half;
+            },
+            [&](int g) { return load(h_at_[g] + r * W) + h_bias_[g]; });
 #pragma GCC unroll 8
         for (int k = 0; k < C::states; k++) {
             values.at[gates + k] = broadcast<T>(0);
@@ -192,56 +200,69 @@ template <class T> struct RowPlaces {
     bool backwards; // which blocks come first: those that the previous step left in a cache
     const T *before[max_states], *const *parameters;
     T *after[max_states], *output; // where the first state goes too, or null
+    // Several steps: from the input halves and the first state of one to those of the next. The
+    // other states are updated in place.
+    std::int64_t steps = 1, next_x = 0, next_state = 0;
 };
 
 template <class C, bool HasXBias, int Sub, int Blocks, class T>
 ANAPHORA_INLINE void row_blocks(const RowPlaces<T> &p, const T *weight, const T *x,
                                 std::int64_t unit) {
-    constexpr std::int64_t W = lanes<T>, outputs = C::h_blocks * Sub;
-    alignas(64) T halves[(Blocks * outputs + 1) * W];
+    using P = typename C::forward;
+    constexpr std::int64_t W = lanes<T>;
+    constexpr int outputs = C::h_blocks * Sub, gates = C::gates.size();
+    Vector<T> sums[1][std::max(Blocks * outputs, 1)] = {}, halves[std::max(Blocks * outputs, 1)];
     if constexpr (outputs > 0)
-        multiply_tile_of<Numbers<T>, 1, outputs, Operands::cached_rows, Blocks>(
-            p.terms, p.row, 0, weight, halves, 0, W, false, p.terms * outputs * W, outputs);
+        add_products<Numbers<T>, 1, outputs, Operands::cached_rows, Blocks>(
+            p.terms, p.row, 0, weight, p.terms * outputs * W, sums);
+    std::memcpy(&halves, &sums, sizeof halves);
+    if constexpr (Blocks > 1) // too many for registers: each is read when it is needed
+        asm("" : "+m"(halves));
     const std::int64_t x_stride = p.x_stride == 0 ? Sub * W : p.x_stride,
                        x_step = p.x_stride == 0 ? C::x_blocks * Sub * W : Sub * W;
-    ForwardPlaces<T> places[Blocks];
-    for (int n = 0; n < Blocks; n++, unit += Sub * W, x += x_step) {
-        ForwardPlaces<T> &to = places[n];
-        to.rows = 1;
-        to.sub = Sub;
-        to.stride = 0;
-        to.h_vector = to.x_vector = W;
-        to.x = {x, 0, nullptr};
-        for (std::size_t g = 0; g < C::gates.size(); g++) {
-            const int x_gate = std::max(C::gates[g].x, 0), h_gate = std::max(C::gates[g].h, 0);
-            to.h[g] = halves + (n * outputs + h_gate * Sub) * W;
-            to.h_bias[g] = p.bias_hh == nullptr ? nullptr : p.bias_hh + h_gate * p.stride + unit;
-            to.x_first[g] = x_gate * x_stride;
-            to.x_bias[g] = HasXBias ? p.bias_ih + x_gate * p.stride + unit : nullptr;
-        }
-        for (int k = 0; k < C::states; k++) {
-            to.before[k] = p.before[k] + unit;
-            to.after[k] = p.after[k] + unit;
-        }
-        for (int k = 0; k < C::parameters; k++)
-            to.parameters[k] = p.parameters[k] + unit;
-        to.output = {p.output == nullptr ? nullptr : p.output + unit, 0, nullptr};
-        to.saved = nullptr;
-    }
+#pragma GCC unroll 4
     for (int s = 0; s < Sub; s++) {
-        Values<typename C::forward, T> values[Blocks];
+        Values<P, T> values[Blocks];
 #pragma GCC unroll 4
-        for (int n = 0; n < Blocks; n++)
-            ForwardUnits<C, HasXBias, T>(places[n], s).read(0, values[n]);
-        compute<typename C::forward, Blocks, T>(values);
+        for (int n = 0; n < Blocks; n++) {
+            const std::int64_t at = unit + (n * Sub + s) * W;
+            read_gates<C, T>(
+                values[n].at,
+                [&](int g) {
+                    const int gate = C::gates[g].x;
+                    const Vector<T> half = load(x + n * x_step + gate * x_stride + s * W);
+                    return HasXBias ? half + load(p.bias_ih + gate * p.stride + at) : half;
+                },
+                [&](int g) {
+                    const int gate = C::gates[g].h;
+                    const Vector<T> bias = p.bias_hh == nullptr
+                                               ? broadcast<T>(0)
+                                               : load(p.bias_hh + gate * p.stride + at);
+                    return halves[n * outputs + gate * Sub + s] + bias;
+                });
+#pragma GCC unroll 8
+            for (int k = 0; k < C::states; k++)
+                values[n].at[gates + k] =
+                    reads_state<C>(k) ? load(p.before[k] + at) : broadcast<T>(0);
+#pragma GCC unroll 8
+            for (int k = 0; k < C::parameters; k++)
+                values[n].at[gates + C::states + k] = load(p.parameters[k] + at);
+        }
+        compute<P, Blocks, T>(values);
 #pragma GCC unroll 4
-        for (int n = 0; n < Blocks; n++)
-            ForwardUnits<C, HasXBias, T>(places[n], s).write(0, values[n]);
+        for (int n = 0; n < Blocks; n++) {
+            const std::int64_t at = unit + (n * Sub + s) * W;
+#pragma GCC unroll 8
+            for (int k = 0; k < C::states; k++)
+                store(p.after[k] + at, values[n].at[P::outputs[k]]);
+            if (p.output != nullptr)
+                store(p.output + at, values[n].at[P::outputs[0]]);
+        }
     }
 }
 
 template <class C, class T>
-void row_step(const RowPlaces<T> &p, const Block *first, const Block *end) {
+ANAPHORA_INLINE void take_row_step(const RowPlaces<T> &p, const Block *first, const Block *end) {
     constexpr std::int64_t W = lanes<T>;
     // Several blocks at a time keep enough chains in flight: up to three, if the weights are so few
     // that they stay in the first-level cache.
@@ -278,6 +299,18 @@ void row_step(const RowPlaces<T> &p, const Block *first, const Block *end) {
                 });
             }
         });
+    }
+}
+
+template <class C, class T>
+void row_steps(const RowPlaces<T> &places, const Block *first, const Block *end) {
+    RowPlaces<T> p = places;
+    for (std::int64_t t = 0; t < p.steps; t++) {
+        take_row_step<C, T>(p, first, end);
+        p.row = p.before[0] = p.after[0];
+        p.after[0] += p.next_state;
+        p.x += p.next_x;
+        p.backwards = !p.backwards;
     }
 }
 
@@ -362,7 +395,7 @@ template <class T> const CompiledStep<T> *compiled_step(const Cell &cell) {
     if constexpr (sizeof(T) == 4) {
 #define ANAPHORA_CELL(name)                                                                        \
     {forward_step<built_in::name, T>, backward_step<built_in::name, T>,                            \
-     row_step<built_in::name, T>},
+     row_steps<built_in::name, T>},
         static constexpr CompiledStep<T> steps[] = {ANAPHORA_BUILT_IN_CELLS(ANAPHORA_CELL)};
 #undef ANAPHORA_CELL
         if (cell.built_in >= 0)

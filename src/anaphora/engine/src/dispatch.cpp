@@ -59,22 +59,35 @@ const Processor &processor() {
 }
 #endif
 
-#if defined(ANAPHORA_HAS_TILES)
+#if defined(ANAPHORA_HAS_X86_SETS)
+// Of units that fill half a vector of AVX-512, AVX2 computes the same bits in less time.
+std::unique_ptr<Stack<float>> make_stack_of_any_width(const Cell &cell,
+                                                      const StackWeights<float> &weights) {
+    constexpr std::int64_t avx2_lanes = 8;
+    const bool narrow = weights.hidden <= avx2_lanes;
+    return (narrow ? avx2::instructions : avx512::instructions).f32.make_stack(cell, weights);
+}
+
 // AVX-512 with what this processor has of AVX512_BF16, which multiplies pairs of bfloat16, and of
 // AVX512_VNNI, which multiplies fours of int8.
-const InstructionSet *avx512_with_dots() {
+const InstructionSet *avx512_without_tiles() {
     static const InstructionSet set = [] {
         InstructionSet found = avx512::instructions;
+        found.f32.make_stack = make_stack_of_any_width;
+#if defined(ANAPHORA_HAS_TILES)
         unsigned a = 0, b = 0, c = 0, d = 0;
         if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a & 1u << 5) != 0)
             found.bf16 = avx512::bfloat16_dots;
         if (__get_cpuid_count(7, 0, &a, &b, &c, &d) && (c & 1u << 11) != 0)
             found.i8 = avx512::int8_dots;
+#endif
         return found;
     }();
     return &set;
 }
+#endif
 
+#if defined(ANAPHORA_HAS_TILES)
 // Whether the processor has AMX with int8 and bfloat16, and int8 for single rows (AVX512_VNNI), and
 // the system permits this process to use it.
 bool tile_registers() {
@@ -110,11 +123,9 @@ const InstructionSet *supported(const char *name) {
 #if defined(ANAPHORA_HAS_TILES)
     if (std::strcmp(name, "amx") == 0 && avx512 && tile_registers())
         return &avx512::with_tile_registers;
-    if (std::strcmp(name, "avx512") == 0 && avx512)
-        return avx512_with_dots();
 #endif
     if (std::strcmp(name, "avx512") == 0 && avx512)
-        return &avx512::instructions;
+        return avx512_without_tiles();
     if ((std::strcmp(name, "avx2") == 0 || emulates) && processor().avx2)
         return emulates ? emulated_tile_registers(avx2::instructions) : &avx2::instructions;
 #else

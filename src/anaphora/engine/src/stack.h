@@ -373,9 +373,15 @@ template <class T> class Run {
                 multiply_rows(own, *layer.ih, l == 0 ? *own.first_input : *own.input, own.share,
                               steps * B_, y, y_row, x_gates_, s_.XP);
             own.step->set_layer(own.layers[static_cast<std::size_t>(l)]);
-            for (std::int64_t t = 0; t < steps; t++) {
+            // Steps that wait for nobody are taken in one call.
+            const bool alone = own.row != nullptr && threads_ == 1 && layer.ih && !s_.projects;
+            const std::int64_t together = alone ? std::max<std::int64_t>(steps, 1) : 1;
+            for (std::int64_t t = 0; t < steps; t += together) {
                 T *after = first_state(l, own.chunk, t);
-                take_step(own, l, t, layer.ih ? nullptr : ids + t * B_, after);
+                if (own.row != nullptr)
+                    take_row_steps(own, l, t, together, layer.ih ? nullptr : ids + t, after);
+                else
+                    take_step(own, l, t, layer.ih ? nullptr : ids + t * B_, after);
                 wait();
                 if (s_.projects) {
                     multiply_rows(own, *layer.hr, *own.unprojected,
@@ -383,7 +389,7 @@ template <class T> class Run {
                                   unprojected_, s_.HP, after, s_.PP);
                     wait();
                 }
-                own.before[l] = after;
+                own.before[l] = first_state(l, own.chunk, t + together - 1);
             }
             y = first_state(l, own.chunk, 0);
             y_row = s_.PP;
@@ -403,8 +409,6 @@ template <class T> class Run {
 
     // A thread's units of all rows. ids: of the table of input halves, or null.
     void take_step(Own &own, std::int64_t l, std::int64_t t, const std::int64_t *ids, T *after) {
-        if (own.row != nullptr)
-            return take_row_step(own, l, t, ids, after);
         ForwardStep<T> &step = *own.step;
         if (own.state) {
             own.ranges.clear();
@@ -433,8 +437,9 @@ template <class T> class Run {
         }
     }
 
-    void take_row_step(Own &own, std::int64_t l, std::int64_t t, const std::int64_t *ids,
-                       T *after) const {
+    // The same of a single row, for several steps.
+    void take_row_steps(Own &own, std::int64_t l, std::int64_t t, std::int64_t steps,
+                        const std::int64_t *ids, T *after) const {
         const PackedLayer<T> &layer = s_.layers[static_cast<std::size_t>(l)];
         const Block *blocks = s_.plan.blocks.data(), &first = blocks[own.share.first];
         const T *x = ids != nullptr ? s_.table + ids[0] * s_.XP : x_gates_ + t * s_.XP;
@@ -451,6 +456,9 @@ template <class T> class Run {
         places.parameters = layer.parameters.data();
         places.after[0] = s_.projects ? unprojected_ : after;
         places.output = nullptr;
+        places.steps = steps;
+        places.next_x = s_.XP;
+        places.next_state = s_.PP;
         for (int k = 1; k < cell_.states; k++)
             places.before[k] = places.after[k] = other_state(k, l);
         own.row(places, &first, blocks + own.share.end);
@@ -460,8 +468,13 @@ template <class T> class Run {
     void write_outputs(Own &own, std::int64_t rows, const T *y, T *to) {
         const std::int64_t N = s_.outputs;
         if (N == 0) {
-            for (std::int64_t r = own.thread; r < rows; r += threads_)
-                std::copy_n(y + r * s_.PP, s_.projected, to + r * s_.projected);
+            const Share mine = share(own.thread, rows);
+            if (s_.PP == s_.projected)
+                std::copy_n(y + mine.first * s_.PP, (mine.end - mine.first) * s_.PP,
+                            to + mine.first * s_.PP);
+            else
+                for (std::int64_t r = mine.first; r < mine.end; r++)
+                    std::copy_n(y + r * s_.PP, s_.projected, to + r * s_.projected);
             return;
         }
         const Share blocks = share(own.thread, column_count(N, W));

@@ -67,28 +67,16 @@ template <class T> struct Target {
     }
 };
 
-// c[i, v] (+)= sum over k of a[i, k] * b[k, v], in registers, for S matrices b of the same shape.
+// sums[i, v] += sum over k of a[i, k] * b[k, v], in registers, for S matrices b of the same shape.
 //   a: see Operands.
 //   b: S times [K, NV * lanes], `next` apart.
-//   c: NV vectors for each, the first ones `next_vector` apart.
 template <class Terms, int R, int NV, Operands O, int S = 1>
-ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const typename Terms::Packed *a,
-                                      std::int64_t row_stride, const typename Terms::Packed *b,
-                                      typename Terms::Number *c, std::int64_t c_row,
-                                      std::int64_t c_vector, bool accumulate, std::int64_t next = 0,
-                                      std::int64_t next_vector = NV) {
-    using T = typename Terms::Number;
+ANAPHORA_INLINE void add_products(std::int64_t K, const typename Terms::Packed *a,
+                                  std::int64_t row_stride, const typename Terms::Packed *b,
+                                  std::int64_t next,
+                                  Vector<typename Terms::Number> (&sums)[R][S * NV]) {
     using P = typename Terms::Packed;
-    constexpr int W = lanes<T>, N = S * NV, ahead = 16;
-    auto at = [&](int i, int v) {
-        return c + i * c_row + (v / NV * next_vector + v % NV) * c_vector;
-    };
-    Vector<T> sums[R][N];
-#pragma GCC unroll 12
-    for (int i = 0; i < R; i++)
-#pragma GCC unroll 12
-        for (int v = 0; v < N; v++)
-            sums[i][v] = accumulate ? load(at(i, v)) : broadcast<T>(0);
+    constexpr int W = lanes<P>, N = S * NV, ahead = 16;
     for (std::int64_t k = 0; k < K; k++) {
         Vector<P> bs[N];
 #pragma GCC unroll 12
@@ -109,6 +97,28 @@ ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const typename Terms::Pack
                 sums[i][v] = Terms::add(sums[i][v], x, bs[v]);
         }
     }
+}
+
+// c[i, v] (+)= what `add_products` adds. c: NV vectors for each b, the first ones `next_vector`
+// apart.
+template <class Terms, int R, int NV, Operands O, int S = 1>
+ANAPHORA_INLINE void multiply_tile_of(std::int64_t K, const typename Terms::Packed *a,
+                                      std::int64_t row_stride, const typename Terms::Packed *b,
+                                      typename Terms::Number *c, std::int64_t c_row,
+                                      std::int64_t c_vector, bool accumulate, std::int64_t next = 0,
+                                      std::int64_t next_vector = NV) {
+    using T = typename Terms::Number;
+    constexpr int N = S * NV;
+    auto at = [&](int i, int v) {
+        return c + i * c_row + (v / NV * next_vector + v % NV) * c_vector;
+    };
+    Vector<T> sums[R][N];
+#pragma GCC unroll 12
+    for (int i = 0; i < R; i++)
+#pragma GCC unroll 12
+        for (int v = 0; v < N; v++)
+            sums[i][v] = accumulate ? load(at(i, v)) : broadcast<T>(0);
+    add_products<Terms, R, NV, O, S>(K, a, row_stride, b, next, sums);
 #pragma GCC unroll 12
     for (int i = 0; i < R; i++)
 #pragma GCC unroll 12
