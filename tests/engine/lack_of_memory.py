@@ -56,10 +56,25 @@ def recurrent(cell, T, B, I, H, P=None, lengths=None, **options):
         )
         return d.x, *d.weights.flat(), *d.states
 
+    twice = (x, x), (states, states), (weights, weights), lengths
+
+    def both(**more):
+        return engine.bidirectional_forward(cell.trace, *twice, **more)
+
+    def both_backward(first, second):
+        output, final = (first.output, second.output), (states, states)
+        found = engine.bidirectional_backward(
+            cell.trace, (first, second), output, final, (x, x), (weights, weights), lengths
+        )
+        return [array for d in found for array in (d.x, *d.weights.flat(), *d.states)]
+
     return {
         "forward": (lambda: (), lambda: leaves(forward(record=True, save=False))),
         "saving": (lambda: (), lambda: leaves(forward())),
         "backward": (lambda: (forward(),), backward),
+        "both": (lambda: (), lambda: [a for one in both(save=False) for a in leaves(one)]),
+        "both saving": (lambda: (), lambda: [a for one in both() for a in leaves(one)]),
+        "both backward": (both, both_backward),
     }
 
 
@@ -284,6 +299,10 @@ def table():
             **{f"{name} int8": in_int8(recurrences[name]["forward"]) for name in ("rows", "units")},
         },
         "recurrence_backward": {name: calls["backward"] for name, calls in recurrences.items()},
+        "bidirectional_forward": {
+            kind: recurrences["rows"][kind] for kind in ("both", "both saving")
+        },
+        "bidirectional_backward": {"": recurrences["rows"]["both backward"]},
         "pack_layers": {
             **{f"ids {name}": call for name, call in ids_stack.items()},
             **{f"rows {name}": call for name, call in stack_of_rows.items()},

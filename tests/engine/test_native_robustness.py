@@ -171,8 +171,14 @@ def native_calls(dtype, rng, precision):
     lengths = np.array([4, 0, 2])
     forward = (cell, uniform(T, B, H), states, layer, lengths, False, True, [], precision)
     _, kept, saved, _, _ = module.recurrence_forward(*forward)
-    backward = (cell, saved, kept[0], None, uniform(T, B, H), states, forward[1], layer, lengths)
+    backward = (cell, saved, kept[0], None, forward[1], layer, uniform(T, B, H), states, lengths)
     backward += (False, True, precision)
+    both_forward = (cell, *(2 * [a] for a in forward[1:4]), lengths, True, [], precision)
+    (_, *kept_1), (_, *kept_2) = module.bidirectional_forward(*both_forward)
+    both_states = [[uniform(B, H), uniform(B, H)] for _ in range(2)]
+    both_backward = (cell, [kept_1[1], kept_2[1]], [kept_1[0][0], kept_2[0][0]], [None, None])
+    both_backward += (*both_forward[1:2], [layer, layer], 2 * [backward[6]], both_states, lengths)
+    both_backward += (True, precision)
     norms, output = [(uniform(H), uniform(H))], (uniform(V, H), uniform(V))
     stack = (cell, H, [layer], uniform(V, H), output, norms, 1e-5, precision)
     on_ids, on_rows = module.pack_stack(*stack), module.pack_stack(*stack[:3], None, *stack[4:])
@@ -204,8 +210,8 @@ def native_calls(dtype, rng, precision):
     uniform_rows = uniform(B, H)
     normalized = (x, rng.random(V) < 0.7, uniform(H))
 
-    def results(*arguments):  # except `saved`, parts of which are unused
-        return [r for k, r in enumerate(module.recurrence_forward(*arguments)) if k != 2]
+    def results(found):  # except `saved`, parts of which are unused
+        return [r for k, r in enumerate(found) if k != 2]
 
     return module, {
         "matmul": (module.matmul, (x, dy.T, vector, "", precision), ()),
@@ -267,8 +273,14 @@ def native_calls(dtype, rng, precision):
         "average": (module.average, (x, dy, 0.5), (0,)),
         "scale": (module.scale, (x, 0.5), (0,)),
         "sum_of_squares": (module.sum_of_squares, (x,), ()),
-        "recurrence_forward": (results, forward, ()),
-        "recurrence_backward": (module.recurrence_backward, backward, (5,)),
+        "recurrence_forward": (lambda *a: results(module.recurrence_forward(*a)), forward, ()),
+        "recurrence_backward": (module.recurrence_backward, backward, (7,)),
+        "bidirectional_forward": (
+            lambda *a: [r for found in module.bidirectional_forward(*a) for r in results(found)],
+            both_forward,
+            (),
+        ),
+        "bidirectional_backward": (module.bidirectional_backward, both_backward, (7,)),
         "pack_stack": (
             lambda *a: module.run_stack_on_ids(module.pack_stack(*a), ids, deep(np.array, states)),
             stack,

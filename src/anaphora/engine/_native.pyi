@@ -177,15 +177,40 @@ class _Precision:
         saved: _Array,
         state: _Array,
         unprojected: _Array | None,
-        d_output: _Array | None,
-        d_states: Sequence[_Array],
         x: _Array,
         weights: LayerWeights[_Array],
+        d_output: _Array | None,
+        d_states: Sequence[_Array],
         lengths: _Array | None,
         reverse: bool,
         wants_d_x: bool,
         precision: str,
     ) -> tuple[Any, ...]: ...
+    def bidirectional_forward(
+        self,
+        cell: Cell,
+        x: Sequence[_Array],
+        initial: Sequence[Sequence[_Array]],
+        weights: Sequence[LayerWeights[_Array]],
+        lengths: _Array | None,
+        save: bool,
+        named: Sequence[int],
+        precision: str,
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]: ...
+    def bidirectional_backward(
+        self,
+        cell: Cell,
+        saved: Sequence[_Array],
+        state: Sequence[_Array],
+        unprojected: Sequence[_Array | None],
+        x: Sequence[_Array],
+        weights: Sequence[LayerWeights[_Array]],
+        d_output: Sequence[_Array | None],
+        d_states: Sequence[Sequence[_Array]],
+        lengths: _Array | None,
+        wants_d_x: bool,
+        precision: str,
+    ) -> tuple[tuple[Any, ...], tuple[Any, ...]]: ...
     def sample(
         self, logits: _Array, uniforms: _Array, temperature: float, top_k: int, top_p: float
     ) -> tuple[_Array, bool]: ...

@@ -23,7 +23,7 @@ import anaphora.engine._native as _native  # if it is missing, the error says so
 from anaphora import settings
 from anaphora.engine import crf, ctc, graph, kernels, recurrence, updates
 from anaphora.engine.precision import current_matmul_precision, rounded
-from anaphora.engine.recurrence import LayerWeights, RecurrenceGradients
+from anaphora.engine.recurrence import LayerWeights, Pair, RecurrenceGradients
 from anaphora.equations import Program, Trace
 
 Array: TypeAlias = NDArray[Any]
@@ -584,25 +584,89 @@ def recurrence_forward(
         return recurrence.recurrence_forward(
             trace, x, initial, weights, lengths, reverse, record, save
         )
-    order = None if lengths is None else np.argsort(-lengths, kind="stable")
-    names = list(trace.named) if record else []
-    precision = current_matmul_precision()
-    output, states, saved, unprojected, recorded = module.recurrence_forward(
+    order = _order(lengths)
+    found = module.recurrence_forward(
         _cell(trace),
-        np.ascontiguousarray(x),
-        [_sorted(module, np.ascontiguousarray(state), order) for state in initial],
-        weights.map(np.ascontiguousarray),
+        *_forward_arrays(module, x, initial, weights, order),
         _contiguous(lengths),
         reverse,
         save,
-        [_number(trace.program, trace.named[name]) for name in names],
-        precision,
+        _named(trace, record),
+        current_matmul_precision(),
     )
+    return _steps(module, trace, found, order, record, save)
+
+
+def bidirectional_forward(
+    trace: Trace,
+    x: Pair[Array],
+    initial: Pair[Sequence[Array]],
+    weights: Pair[LayerWeights[Array]],
+    lengths: Array | None = None,
+    record: bool = False,
+    save: bool = True,
+) -> Pair[NativeSteps] | Pair[recurrence.RecurrenceSteps]:
+    """As `recurrence.bidirectional_forward`."""
+    module = _PRECISIONS.get(x[0].dtype)
+    if module is None:
+        return recurrence.bidirectional_forward(trace, x, initial, weights, lengths, record, save)
+    order = _order(lengths)
+    directions = zip(x, initial, weights, strict=True)
+    first, second = module.bidirectional_forward(
+        _cell(trace),
+        *zip(*(_forward_arrays(module, *one, order) for one in directions), strict=True),
+        _contiguous(lengths),
+        save,
+        _named(trace, record),
+        current_matmul_precision(),
+    )
+    return (
+        _steps(module, trace, first, order, record, save),
+        _steps(module, trace, second, order, record, save),
+    )
+
+
+def _order(lengths: Array | None) -> Array | None:
+    """The rows by descending length."""
+    return None if lengths is None else np.argsort(-lengths, kind="stable")
+
+
+def _named(trace: Trace, record: bool) -> list[int]:
+    """The numbers of the values to record."""
+    return [_number(trace.program, value) for value in trace.named.values()] if record else []
+
+
+def _forward_arrays(
+    module: _native._Precision,
+    x: Array,
+    initial: Sequence[Array],
+    weights: LayerWeights[Array],
+    order: Array | None,
+) -> tuple[Array, list[Array], LayerWeights[Array]]:
+    """The arrays of a forward pass in one direction, as native functions take them."""
+    return (
+        np.ascontiguousarray(x),
+        [_sorted(module, np.ascontiguousarray(state), order) for state in initial],
+        weights.map(np.ascontiguousarray),
+    )
+
+
+def _steps(
+    module: _native._Precision,
+    trace: Trace,
+    found: tuple[Any, ...],
+    order: Array | None,
+    record: bool,
+    save: bool,
+) -> NativeSteps:
+    """What a native forward pass in one direction returned."""
+    output, states, saved, unprojected, recorded = found
     if save:
         final = [s[-1].copy() if order is None else _unsorted(module, s[-1], order) for s in states]
     else:
         final = [_unsorted(module, state, order) for state in states]
-    named = dict(zip(names, recorded, strict=True))
+    named = dict(zip(trace.named, recorded, strict=True)) if record else {}
+    precision = current_matmul_precision()
     return NativeSteps(output, final, named, states, saved, unprojected, order, precision)
 
 
@@ -622,31 +686,90 @@ def recurrence_backward(
         return recurrence.recurrence_backward(
             trace, steps, d_output, d_final, x, weights, lengths, reverse, wants_d_x
         )
-    assert steps.saved is not None
-    module, dtype, order = _PRECISIONS[x.dtype], x.dtype, steps.order
-    d_states = []
-    for state, d in zip(steps.final, d_final, strict=True):
-        if d is None:
-            d_states.append(np.zeros(state.shape, dtype))
-        else:
-            d_states.append(_sorted(module, np.array(d, dtype, order="C"), order))
-    d_x, *d_weights, d_parameters = module.recurrence_backward(
+    module = _PRECISIONS[x.dtype]
+    *arrays, d_states = _backward_arrays(module, steps, x, weights, d_output, d_final)
+    found = module.recurrence_backward(
         _cell(trace),
-        steps.saved,
-        steps.states[0],
-        steps.unprojected,
-        _contiguous(d_output),
+        *arrays,
         d_states,
-        np.ascontiguousarray(x),
-        weights.map(np.ascontiguousarray),
         _contiguous(lengths),
         reverse,
         wants_d_x,
         steps.precision,
     )
-    d_states = [_unsorted(module, d, order) for d in d_states]
+    return _gradients(module, found, d_states, steps.order)
+
+
+def bidirectional_backward(
+    trace: Trace,
+    steps: Pair[NativeSteps] | Pair[recurrence.RecurrenceSteps],
+    d_output: Pair[Array | None],
+    d_final: Pair[Sequence[Array | None]],
+    x: Pair[Array],
+    weights: Pair[LayerWeights[Array]],
+    lengths: Array | None = None,
+    wants_d_x: bool = True,
+) -> Pair[RecurrenceGradients]:
+    """As `recurrence.bidirectional_backward`."""
+    if isinstance(steps[0], recurrence.RecurrenceSteps):
+        both = cast("Pair[recurrence.RecurrenceSteps]", steps)
+        return recurrence.bidirectional_backward(
+            trace, both, d_output, d_final, x, weights, lengths, wants_d_x
+        )
+    module, order = _PRECISIONS[x[0].dtype], steps[0].order
+    directions = zip(cast("Pair[NativeSteps]", steps), x, weights, d_output, d_final, strict=True)
+    *arrays, d_states = zip(*(_backward_arrays(module, *one) for one in directions), strict=True)
+    first, second = module.bidirectional_backward(
+        _cell(trace), *arrays, d_states, _contiguous(lengths), wants_d_x, steps[0].precision
+    )
+    return (
+        _gradients(module, first, d_states[0], order),
+        _gradients(module, second, d_states[1], order),
+    )
+
+
+def _backward_arrays(
+    module: _native._Precision,
+    steps: NativeSteps,
+    x: Array,
+    weights: LayerWeights[Array],
+    d_output: Array | None,
+    d_final: Sequence[Array | None],
+) -> tuple[Any, ...]:
+    """The arrays of a backward pass in one direction, as native functions take them; the last ones,
+    of the states, are updated in place.
+    """
+    d_states = []
+    for state, d in zip(steps.final, d_final, strict=True):
+        if d is None:
+            d_states.append(np.zeros(state.shape, x.dtype))
+        else:
+            d_states.append(_sorted(module, np.array(d, x.dtype, order="C"), steps.order))
+    return (
+        steps.saved,
+        steps.states[0],
+        steps.unprojected,
+        np.ascontiguousarray(x),
+        weights.map(np.ascontiguousarray),
+        _contiguous(d_output),
+        d_states,
+    )
+
+
+def _gradients(
+    module: _native._Precision,
+    found: tuple[Any, ...],
+    d_states: Sequence[Array],
+    order: Array | None,
+) -> RecurrenceGradients:
+    """What a native backward pass in one direction returned, and those of the states."""
+    d_x, *d_weights, d_parameters = found
     parameters = [module.sum_columns(d) for d in d_parameters]
-    return RecurrenceGradients(d_x, LayerWeights.from_flat([*d_weights, *parameters]), d_states)
+    return RecurrenceGradients(
+        d_x,
+        LayerWeights.from_flat([*d_weights, *parameters]),
+        [_unsorted(module, d, order) for d in d_states],
+    )
 
 
 def _sorted(module: _native._Precision, rows: Array, order: Array | None) -> Array:

@@ -10,6 +10,7 @@ import numpy as np
 
 from anaphora import cells, engine, ops
 from anaphora.cells import CELLS, Cell
+from anaphora.engine.recurrence import Pair
 from anaphora.nn import initialization as initialize
 from anaphora.nn.initialization import Initialization
 from anaphora.ops.recurrence import within
@@ -123,6 +124,34 @@ class LayerKind:
             The output [T, B, N] and the final states.
         """
         raise NotImplementedError(f"{type(self).__name__} does not define run()")
+
+    def run_both(
+        self,
+        layer: Recurrent,
+        x: Tensor,
+        states: Pair[States],
+        parameters: Pair[Mapping[str, Parameter]],
+        lengths: Array | None,
+        recorded: Pair[dict[str, Array] | None],
+    ) -> Pair[tuple[Tensor, States]]:
+        """Run in both directions, forward and reversed: by default `run` of one, then the other.
+
+        Args:
+            layer: As for `run`.
+            x: As for `run`.
+            states: As for `run`, for each direction.
+            parameters: As for `run`, for each direction.
+            lengths: As for `run`.
+            recorded: As for `run`, for each direction.
+
+        Returns:
+            As `run`, for each direction.
+        """
+        first, second = zip(states, parameters, recorded, strict=True)
+        return (
+            self.run(layer, x, *first[:2], lengths, False, first[2]),
+            self.run(layer, x, *second[:2], lengths, True, second[2]),
+        )
 
     def pack(
         self,
@@ -249,6 +278,39 @@ class CellLayer(LayerKind):
         reverse: bool,
         recorded: dict[str, Array] | None,
     ) -> tuple[Tensor, States]:
+        x, weights = self._prepared(layer, x, parameters, lengths)
+        cell = self._running(layer)
+        return ops.recurrence(cell, x, states, weights, lengths, reverse, recorded)
+
+    def run_both(  # noqa: D102
+        self,
+        layer: Recurrent,
+        x: Tensor,
+        states: Pair[States],
+        parameters: Pair[Mapping[str, Parameter]],
+        lengths: Array | None,
+        recorded: Pair[dict[str, Array] | None],
+    ) -> Pair[tuple[Tensor, States]]:
+        x_1, weights_1 = self._prepared(layer, x, parameters[0], lengths)
+        x_2, weights_2 = self._prepared(layer, x, parameters[1], lengths)
+        first, second = recorded
+        return ops.bidirectional_recurrence(
+            self._running(layer),
+            (x_1, x_2),
+            states,
+            (weights_1, weights_2),
+            lengths,
+            None if first is None or second is None else (first, second),
+        )
+
+    def _prepared(
+        self,
+        layer: Recurrent,
+        x: Tensor,
+        parameters: Mapping[str, Parameter],
+        lengths: Array | None,
+    ) -> tuple[Tensor, engine.LayerWeights[Tensor]]:
+        """The input and the weights of a direction: after weight dropout, with zoneout's gates."""
         weights: dict[str, Any] = {
             name: parameters.get(name)
             for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr")
@@ -257,21 +319,13 @@ class CellLayer(LayerKind):
         if layer.weight_dropout and layer.training and weights["weight_hh"] is not None:
             weights["weight_hh"] = ops.dropout(weights["weight_hh"], layer.weight_dropout)
         if layer.zoneout and layer.training:  # which units take their new state: additional gates
-            ones = Tensor(np.ones((*x.shape[:2], len(states) * layer.hidden_size), layer.dtype))
-            renew = ops.dropout(ones, layer.zoneout)
+            renewed = len(self.cell.states) * layer.hidden_size
+            renew = ops.dropout(Tensor(np.ones((*x.shape[:2], renewed), layer.dtype)), layer.zoneout)
             halves = ops.linear(
                 without_padding(x, lengths), weights.pop("weight_ih"), weights.pop("bias_ih")
             )
             x = ops.concatenate([halves, renew], axis=-1)
-        return ops.recurrence(
-            self._running(layer),
-            x,
-            states,
-            engine.LayerWeights(**weights, parameters=own),
-            lengths,
-            reverse,
-            recorded,
-        )
+        return x, engine.LayerWeights(**weights, parameters=own)
 
     def _running(self, layer: Recurrent) -> Cell:
         """The cell with zoneout: sampled in training, its expectation in evaluation."""

@@ -295,25 +295,25 @@ class Recurrent(Module, Generic[S_co]):
         for k in range(self.num_layers):
             if k and self.dropout and self.training:
                 x = ops.dropout(x, self.dropout, shared_axes=(0,) if self.locked_dropout else ())
-            outputs = []
-            for direction, suffix in enumerate(self._suffixes(k)):
-                place = k * self.num_directions + direction
-                named: dict[str, Array] | None = None if recorded is None else {}
-                output, after = self.kind.run(
-                    self,
-                    x,
-                    tuple(states[place] for states in initial),
-                    self._parameters(suffix),
-                    lengths,
-                    direction == 1,
-                    named,
-                )
-                outputs.append(output)
+            suffixes = self._suffixes(k)
+            first = k * self.num_directions
+            before = [tuple(states[first + d] for states in initial) for d in range(len(suffixes))]
+            parameters = [self._parameters(suffix) for suffix in suffixes]
+            named: list[dict[str, Array] | None] = [
+                None if recorded is None else {} for _ in suffixes
+            ]
+            if self.bidirectional:
+                pairs = (before[0], before[1]), (parameters[0], parameters[1])
+                results = self.kind.run_both(self, x, *pairs, lengths, (named[0], named[1]))
+                x = ops.concatenate([results[0][0], results[1][0]], axis=-1)
+            else:
+                one = self.kind.run(self, x, before[0], parameters[0], lengths, False, named[0])
+                x, results = one[0], (one,)
+            for (_, after), values, suffix in zip(results, named, suffixes, strict=True):
                 for kept, new in zip(final, after, strict=True):
                     kept.append(new)
-                if recorded is not None and named is not None:
-                    recorded.update({name + suffix: values for name, values in named.items()})
-            x = ops.concatenate(outputs, axis=-1) if self.bidirectional else outputs[0]
+                if recorded is not None and values is not None:
+                    recorded.update({name + suffix: array for name, array in values.items()})
             if self.layer_norm:
                 x = getattr(self, f"norm_l{k}")(x)
         if self.layer_norm:

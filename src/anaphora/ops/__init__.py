@@ -71,7 +71,11 @@ from anaphora.ops.network import dropout, embedding, gumbel_softmax, layer_norm,
 from anaphora.ops.normalization import batch_norm
 from anaphora.ops.order import argmax, argmin, argsort, sort, take_along_axis, topk
 from anaphora.ops.penalties import activation_penalty, temporal_penalty
-from anaphora.ops.recurrence import recurrence, recurrence_unfused
+from anaphora.ops.recurrence import (
+    bidirectional_recurrence,
+    recurrence,
+    recurrence_unfused,
+)
 from anaphora.ops.reductions import (
     all,
     any,
@@ -122,6 +126,7 @@ __all__ = [
     "astype",
     "balanced_class_weights",
     "batch_norm",
+    "bidirectional_recurrence",
     "binary_cross_entropy",
     "binary_cross_entropy_with_logits",
     "broadcast_to",

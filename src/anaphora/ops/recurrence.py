@@ -11,6 +11,7 @@ from numpy.typing import ArrayLike
 from anaphora import engine
 from anaphora.cells import Cell, Gate
 from anaphora.engine import LayerWeights
+from anaphora.engine.recurrence import Pair
 from anaphora.equations import Trace
 from anaphora.ops.arithmetic import where
 from anaphora.ops.linear import linear
@@ -94,6 +95,94 @@ def _recurrence(
         return (d.x, *d.states, *d.weights.flat())
 
     return (steps.output, *steps.final), pullback
+
+
+def bidirectional_recurrence(
+    cell: Cell,
+    x: Pair[Tensor],
+    states: Pair[Sequence[Tensor]],
+    weights: Pair[LayerWeights[Tensor]],
+    lengths: ArrayLike | None = None,
+    record: Pair[dict[str, Array]] | None = None,
+) -> Pair[tuple[Tensor, States]]:
+    """`recurrence` in both directions, forward and reversed; the engine may run them side by side.
+
+    Args:
+        cell: The cell.
+        x: For each direction the input, as for `recurrence`; often the same one.
+        states: For each direction the initial states.
+        weights: For each direction the weights.
+        lengths: Of both directions.
+        record: For each direction a dictionary to fill.
+
+    Returns:
+        For each direction the output and the final states.
+
+    Raises:
+        ValueError: a shape or a length is wrong.
+
+    >>> from anaphora.cells import mingru
+    >>> x, h = Tensor(np.ones((5, 2, 2 * 4))), Tensor(np.zeros((2, 4)))
+    >>> both = bidirectional_recurrence(mingru, (x, x), ([h], [h]), (LayerWeights(),) * 2)
+    >>> (forward, _), (backward, _) = both  # of equal weights and steps
+    >>> bool((forward.data == backward.data[::-1]).all())
+    True
+    """
+    if not cell.fused:
+        first, second = zip(x, states, weights, strict=True)
+        records = record or (None, None)
+        return (
+            recurrence(cell, *first, lengths, False, records[0]),
+            recurrence(cell, *second, lengths, True, records[1]),
+        )
+    arrays: list[Tensor | None] = []
+    for one, initial, of in zip(x, states, weights, strict=True):
+        given = _tensors((one, *initial), (of.weight_ih, of.weight_hh))
+        _check_shapes(cell, given[0], given[1:], of)
+        arrays += [*given, *of.flat()]
+    results = _bidirectional_recurrence(
+        *arrays, trace=cell.trace, lengths=checked_lengths("recurrence", lengths, x[0].shape),
+        record=record, wants_d_x=x[0].requires_grad or x[1].requires_grad,
+    )  # fmt: skip
+    (output, *final), (reversed_output, *reversed_final) = _halves(results)
+    return (output, tuple(final)), (reversed_output, tuple(reversed_final))
+
+
+@differentiable
+@floating
+def _bidirectional_recurrence(
+    *arrays: Input,
+    trace: Trace,
+    lengths: Array | None,
+    record: Pair[dict[str, Array]] | None,
+    wants_d_x: bool,
+) -> Any:
+    x, initial, weights = zip(
+        *(
+            (x, others[: trace.states], LayerWeights.from_flat(others[trace.states :]))
+            for x, *others in _halves(arrays)
+        ),
+        strict=True,
+    )
+    both = engine.bidirectional_forward(
+        trace, x, initial, weights, lengths, record is not None, recording()
+    )
+    if record is not None:
+        for named, steps in zip(record, both, strict=True):
+            named.update(steps.named)
+
+    def pullback(gradients: tuple[Array | None, ...]) -> tuple[Array | None, ...]:
+        d_output, d_final = zip(*((d, rest) for d, *rest in _halves(gradients)), strict=True)
+        found = engine.bidirectional_backward(
+            trace, both, d_output, d_final, x, weights, lengths, wants_d_x
+        )
+        return tuple(g for d in found for g in (d.x, *d.states, *d.weights.flat()))
+
+    return tuple(y for steps in both for y in (steps.output, *steps.final)), pullback
+
+
+def _halves(values: Sequence[Any]) -> Pair[Sequence[Any]]:
+    return values[: len(values) // 2], values[len(values) // 2 :]
 
 
 def _tensors(values: Sequence[Any], weights: Sequence[Tensor | None]) -> list[Tensor]:

@@ -91,9 +91,10 @@ template <class T> struct Backward {
     const LayerGradients<T> *gradients = nullptr;
 };
 
-// The shape of what a recurrence saves: [tiles, size].
+// The shape of what a recurrence saves: [tiles, size]; and the threads on which it would run.
 struct SavedShape {
     std::int64_t tiles, size;
+    int threads;
 };
 
 // The gradient of a parameter [n]: all of it, or some rows of a table, the others being 0.

@@ -35,7 +35,7 @@ template <class T>
 SavedShape recurrence_saved(const Cell &cell, const Sequences &s, bool projects, std::int64_t tiles,
                             Units units) {
     const Plan plan = make_plan<T>(cell, s, projects, tiles, units);
-    return {plan.tiles, plan.saved_size(std::ssize(cell.saved))};
+    return {plan.tiles, plan.saved_size(std::ssize(cell.saved)), plan.threads};
 }
 
 // A weight for products by all vectors of its outputs, [K, N].
