@@ -776,7 +776,7 @@ def test_a_valid_crafted_program_runs():
     cell = _native.make_cell(**GOOD)
     state = np.zeros((1, 2))
     x_gates, weight = np.ones((2, 1, 2)), np.zeros((2, 2))
-    arguments = (LayerWeights(weight_hh=weight), None, False, True, [], "float32")
+    arguments = (LayerWeights(weight_hh=weight), None, False, False, [], "float32")
     output, *_ = _native.float64.recurrence_forward(cell, x_gates, [state], *arguments)
     np.testing.assert_allclose(output, np.tanh(x_gates), rtol=1e-15)
 

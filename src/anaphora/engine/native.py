@@ -497,7 +497,7 @@ class NativeSteps:
     output: Array
     final: list[Array]
     named: dict[str, Array]
-    states: list[Array]
+    state: Array  # the first one: [T+1, B, P], if anything is saved
     saved: Array | None
     unprojected: Array | None
     order: Array | None  # [B] the row at each position; None if unsorted
@@ -660,14 +660,14 @@ def _steps(
     save: bool,
 ) -> NativeSteps:
     """What a native forward pass in one direction returned."""
-    output, states, saved, unprojected, recorded = found
-    if save:
-        final = [s[-1].copy() if order is None else _unsorted(module, s[-1], order) for s in states]
-    else:
-        final = [_unsorted(module, state, order) for state in states]
+    output, (first, *others), saved, unprojected, recorded = found
+    last = first[-1].copy() if save and order is None else first[-1] if save else first
+    final = [_unsorted(module, state, order) for state in (last, *others)]
+    if output is None:
+        output = first[1:]
     named = dict(zip(trace.named, recorded, strict=True)) if record else {}
     precision = current_matmul_precision()
-    return NativeSteps(output, final, named, states, saved, unprojected, order, precision)
+    return NativeSteps(output, final, named, first, saved, unprojected, order, precision)
 
 
 def recurrence_backward(
@@ -747,7 +747,7 @@ def _backward_arrays(
             d_states.append(_sorted(module, np.array(d, x.dtype, order="C"), steps.order))
     return (
         steps.saved,
-        steps.states[0],
+        steps.state,
         steps.unprojected,
         np.ascontiguousarray(x),
         weights.map(np.ascontiguousarray),

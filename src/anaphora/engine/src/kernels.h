@@ -63,9 +63,10 @@ template <class T> struct Forward {
     const T *x = nullptr;    // [T, B, I]; without weight_ih [T, B, Gx*H], the input halves of gates
     std::int64_t inputs = 0; // I
     const LayerWeights<T> *weights = nullptr;
-    T *const *states = nullptr; // [T+1, B, P], then [T+1, B, H]: the caller fills in step 0; if
-                                // nothing is saved [2, B, ...], where step t is at t % 2
-    T *output = nullptr; // [T, B, P] the first state after each step of the input; 0 after a length
+    T *const *states = nullptr; // [T+1, B, P], or [2, B, P] if nothing is saved, then [2, B, H]: of
+                                // 2 steps, step t is at t % 2; the caller fills in step 0
+    T *output = nullptr; // [T, B, P] the first state after each step of the input, 0 after a
+                         // length; may be null if it is that of the states
     T *saved = nullptr;  // of shape recurrence_saved(), for the backward pass; or null
     std::int64_t tiles = 0;   // of that shape, or 0
     T *unprojected = nullptr; // with a projection [T, B, H], or [B, H] if nothing is saved

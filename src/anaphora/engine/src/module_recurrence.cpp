@@ -115,7 +115,8 @@ template <class T> struct ForwardCall {
         }
         const std::size_t steps = x.shape(0), batch = x.shape(1),
                           hidden = static_cast<std::size_t>(s.hidden);
-        output = make<T>({steps, batch, initial[0].shape(1)});
+        if (!save || s.reverse || s.lengths != nullptr)
+            output = make<T>({steps, batch, initial[0].shape(1)});
         if (projects)
             unprojected = make<T>({save ? steps : 1, batch, hidden});
         const SavedShape shape = with.recurrence_saved(cell, s, projects, 0);
@@ -124,7 +125,8 @@ template <class T> struct ForwardCall {
             saved = make<T>(
                 {static_cast<std::size_t>(shape.tiles), static_cast<std::size_t>(shape.size)});
         for (const auto &start : initial) {
-            states.push_back(make<T>({save ? steps + 1 : 2, batch, start.shape(1)}));
+            const std::size_t kept = save && states.empty() ? steps + 1 : 2;
+            states.push_back(make<T>({kept, batch, start.shape(1)}));
             std::copy_n(start.data(), start.size(), states.back().data());
         }
         for (std::size_t k = 0; k < named.size(); k++)
@@ -137,7 +139,7 @@ template <class T> struct ForwardCall {
                 .inputs = size(x, 2),
                 .weights = &layer,
                 .states = state_data.data(),
-                .output = output->data(),
+                .output = data<T>(output),
                 .saved = data<T>(saved),
                 .tiles = save ? shape.tiles : 0,
                 .unprojected = data<T>(unprojected),
@@ -147,14 +149,15 @@ template <class T> struct ForwardCall {
     }
     ForwardCall(const ForwardCall &) = delete;
 
-    // The output; the states, [T+1, B, ...], or the final ones, [B, ...], if nothing is saved; what
-    // the backward pass needs; the first state before its projection; and the recorded values.
+    // The output, or None if it is the first state after each step; that state, [T+1, B, P], or the
+    // final one, [B, P], if nothing is saved, and the final ones of the others; what the backward
+    // pass needs; the first state before its projection; and the recorded values.
     nb::tuple result() const {
         nb::list kept, records;
         for (const auto &record : recorded)
             records.append(record.object());
         for (const auto &state : states) {
-            if (save) {
+            if (save && nb::len(kept) == 0) {
                 kept.append(state.object());
                 continue;
             }
@@ -163,7 +166,7 @@ template <class T> struct ForwardCall {
                         final.data());
             kept.append(final.object());
         }
-        return nb::make_tuple(*output, kept, saved, save ? unprojected : std::nullopt, records);
+        return nb::make_tuple(output, kept, saved, save ? unprojected : std::nullopt, records);
     }
 
     const LayerWeights<T> layer;

@@ -138,7 +138,8 @@ template <class T> class ForwardPass {
     bool scattered() const { return w_.weight_ih == nullptr && plan_.indexed(); }
 
     T *state_at(int k, std::int64_t t) const {
-        return f_.states[k] + (f_.saved == nullptr ? t % 2 : t) * B_ * (k == 0 ? P_ : H_);
+        const bool kept = k == 0 && f_.saved != nullptr;
+        return f_.states[k] + (kept ? t : t % 2) * B_ * (k == 0 ? P_ : H_);
     }
     T *unprojected_at(std::int64_t t) const {
         return f_.unprojected + (f_.saved == nullptr ? 0 : t) * B_ * H_;
@@ -263,7 +264,8 @@ template <class T> class ForwardPass {
                 std::memcpy(state_at(k, t + 1) + p * size, state_at(k, t) + p * size,
                             size * sizeof(T));
             }
-            std::fill_n(f_.output + (t * B_ + plan_.rows[p]) * P_, P_, T(0));
+            if (f_.output != nullptr)
+                std::fill_n(f_.output + (t * B_ + plan_.rows[p]) * P_, P_, T(0));
             if (f_.unprojected != nullptr)
                 std::fill_n(unprojected_at(t) + p * H_, H_, T(0));
             for (int n = 0; n < f_.named_count; n++)
@@ -289,7 +291,7 @@ template <class T> class ForwardPass {
             step.after[k] = after + tile.first * H_;
         }
         step.written.clear();
-        if (!projection_)
+        if (!projection_ && f_.output != nullptr)
             step.written.push_back({cell_.forward.outputs[0], {f_.output, H_, in}});
         for (int n = 0; n < f_.named_count; n++)
             step.written.push_back({f_.named[n], {f_.record[n], H_, in}});
@@ -304,7 +306,7 @@ template <class T> class ForwardPass {
         rows.read(own.unprojected_ranges, H_, false);
         projection_->multiply_all(0, column_count(P_, W), rows, {to, P_, W, false, P_});
         for (const RowTile &tile : own.tiles)
-            for (std::int64_t p = tile.first; p < tile.first + tile.rows; p++)
+            for (std::int64_t p = tile.first; p < tile.first + tile.rows && f_.output; p++)
                 std::memcpy(f_.output + own.input_row[p] * P_, to + p * P_, P_ * sizeof(T));
     }
 
