@@ -70,7 +70,11 @@ class Problem:
     def results(self, engine, lengths=None, reverse=False, record=False):
         """Every value and every gradient, by name."""
         steps = self.forward(engine, lengths, reverse, record)
-        d = self.backward(engine, steps, lengths, reverse)
+        return self.named_results(steps, self.backward(engine, steps, lengths, reverse))
+
+    @staticmethod
+    def named_results(steps, d):
+        """What a forward and a backward pass returned, by name."""
         found = {"output": steps.output} | {f"final {k}": s for k, s in enumerate(steps.final)}
         found |= {f"value {name}": values for name, values in steps.named.items()}
         found |= {f"d state {k}": s for k, s in enumerate(d.states)}

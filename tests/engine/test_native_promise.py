@@ -1,5 +1,7 @@
 """The native engine's numerical guarantee, by equality: the same bits however work is divided."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -69,6 +71,42 @@ def test_threads_of_a_recurrence(name, B, H, dtype, native_settings, problem, rn
         )
         for other in others:
             assert_equal(other, first)
+
+
+# Both directions run side by side, or one after the other on all threads.
+@pytest.mark.parametrize("ragged", [False, True])
+@pytest.mark.parametrize(
+    ("B", "H", "P"), [(1, 33, None), (3, 140, None), (40, 24, None), (5, 64, 9)]
+)
+def test_both_directions_are_two_calls(B, H, P, ragged, native_settings, problem, rng):
+    T = 6
+    lengths = rng.integers(0, T + 1, B) if ragged else None
+    for dtype, cell in itertools.product((np.float32, np.float64), (lstm, CELLS["gru"])):
+        size = None if cell.reads_output_state() else P
+        one, two = (problem(cell, rng, dtype, T=T, B=B, H=H, P=size) for _ in range(2))
+        expected = [
+            p.results(native, lengths, reverse, record=True)
+            for p, reverse in ((one, False), (two, True))
+        ]
+        for found in with_threads(native_settings, lambda: results_of_both(one, two, lengths)):
+            for direction, wanted in zip(found, expected, strict=True):
+                assert_equal(direction, wanted)
+
+
+def results_of_both(one, two, lengths):
+    x, initial, weights, d_output, d_final = (
+        (getattr(one, name), getattr(two, name))
+        for name in ("x", "initial", "weights", "d_output", "d_final")
+    )
+    steps = native.bidirectional_forward(one.trace, x, initial, weights, lengths, record=True)
+    unsaved = native.bidirectional_forward(one.trace, x, initial, weights, lengths, save=False)
+    d = native.bidirectional_backward(one.trace, steps, d_output, d_final, x, weights, lengths)
+    for kept, not_kept in zip(steps, unsaved, strict=True):
+        for a, b in zip(
+            (kept.output, *kept.final), (not_kept.output, *not_kept.final), strict=True
+        ):
+            np.testing.assert_array_equal(a, b)
+    return [p.named_results(*found) for p, *found in zip((one, two), steps, d, strict=True)]
 
 
 # A step that saves nothing takes several blocks of units at once.

@@ -300,10 +300,10 @@ def native_calls(dtype, rng, precision):
 def deep(change, value, only=None, count=None):
     """Apply a function to the arrays in nested tuples and lists, or to only one of them."""
     count = itertools.count() if count is None else count
-    if isinstance(value, (tuple, list)):
-        return type(value)(deep(change, part, only, count) for part in value)
     if isinstance(value, LayerWeights):
         return LayerWeights.from_flat(deep(change, value.flat(), only, count))
+    if isinstance(value, (tuple, list)):
+        return type(value)(deep(change, part, only, count) for part in value)
     if not isinstance(value, np.ndarray):
         return value
     return change(value) if only in (None, next(count)) else value

@@ -1,6 +1,5 @@
 """Packed layers on the native engine: the same bits, sampling, and refused arguments."""
 
-import dataclasses
 import gc
 import sys
 from functools import partial
@@ -73,7 +72,7 @@ class Stack:
             gates = gates.reshape(T, B, gates.shape[-1])
             steps = native.recurrence_forward(
                 self.trace, gates, [s[k] for s in states],
-                dataclasses.replace(layer, weight_ih=None, bias_ih=None),
+                layer._replace(weight_ih=None, bias_ih=None),
             )  # fmt: skip
             x = steps.output
             if self.norms:

@@ -124,10 +124,18 @@ def test_sizes_of_all_tiles(hidden, batch, rng):
         assert_same(session.feed(x), complete(layer, x, None)[0])
 
 
-def test_more_steps_than_are_run_at_once(rng):
-    layer = make("gru")
+# The engine takes a block of one sequence in one call; of up to 8 units on narrow vectors.
+@pytest.mark.parametrize("hidden", [5, 8, 16, 40, 64, 130])
+@pytest.mark.parametrize("name", ["lstm", "gru", "peephole_lstm"])
+def test_more_steps_than_are_run_at_once(name, hidden, rng):
+    layer = make(name, hidden_size=hidden)
     x = rng.standard_normal((150, I)).astype(np.float32)
-    assert_same(layer.session().feed(x), complete(layer, x, None)[0])
+    expected, last = complete(layer, x, None)
+    session = layer.session()
+    found = [session.feed(x[:70]), session.feed(x[70:])]
+    assert_same(np.concatenate(found), expected)
+    for state, reference in zip(as_arrays(session.state), last, strict=True):
+        assert_same(state, reference)
 
 
 @pytest.mark.parametrize("name", ["lstm", untraced], ids=["lstm", "untraced"])

@@ -612,9 +612,12 @@ def bidirectional_forward(
         return recurrence.bidirectional_forward(trace, x, initial, weights, lengths, record, save)
     order = _order(lengths)
     directions = zip(x, initial, weights, strict=True)
+    arrays = [_forward_arrays(module, *one, order) for one in directions]
     first, second = module.bidirectional_forward(
         _cell(trace),
-        *zip(*(_forward_arrays(module, *one, order) for one in directions), strict=True),
+        [one[0] for one in arrays],
+        [one[1] for one in arrays],
+        [one[2] for one in arrays],
         _contiguous(lengths),
         save,
         _named(trace, record),
@@ -687,17 +690,10 @@ def recurrence_backward(
             trace, steps, d_output, d_final, x, weights, lengths, reverse, wants_d_x
         )
     module = _PRECISIONS[x.dtype]
-    *arrays, d_states = _backward_arrays(module, steps, x, weights, d_output, d_final)
-    found = module.recurrence_backward(
-        _cell(trace),
-        *arrays,
-        d_states,
-        _contiguous(lengths),
-        reverse,
-        wants_d_x,
-        steps.precision,
-    )
-    return _gradients(module, found, d_states, steps.order)
+    arrays = _backward_arrays(module, steps, x, weights, d_output, d_final)
+    options = _contiguous(lengths), reverse, wants_d_x, steps.precision
+    found = cast(Any, module).recurrence_backward(_cell(trace), *arrays, *options)
+    return _gradients(module, found, arrays[-1], steps.order)
 
 
 def bidirectional_backward(
@@ -712,19 +708,18 @@ def bidirectional_backward(
 ) -> Pair[RecurrenceGradients]:
     """As `recurrence.bidirectional_backward`."""
     if isinstance(steps[0], recurrence.RecurrenceSteps):
-        both = cast("Pair[recurrence.RecurrenceSteps]", steps)
         return recurrence.bidirectional_backward(
-            trace, both, d_output, d_final, x, weights, lengths, wants_d_x
+            trace, steps, d_output, d_final, x, weights, lengths, wants_d_x
         )
     module, order = _PRECISIONS[x[0].dtype], steps[0].order
-    directions = zip(cast("Pair[NativeSteps]", steps), x, weights, d_output, d_final, strict=True)
-    *arrays, d_states = zip(*(_backward_arrays(module, *one) for one in directions), strict=True)
-    first, second = module.bidirectional_backward(
-        _cell(trace), *arrays, d_states, _contiguous(lengths), wants_d_x, steps[0].precision
-    )
+    directions = zip(steps, x, weights, d_output, d_final, strict=True)
+    arrays = list(zip(*(_backward_arrays(module, *one) for one in directions), strict=True))
+    options = _contiguous(lengths), wants_d_x, steps[0].precision
+    found = cast(Any, module).bidirectional_backward(_cell(trace), *arrays, *options)
+    d_states = arrays[-1]
     return (
-        _gradients(module, first, d_states[0], order),
-        _gradients(module, second, d_states[1], order),
+        _gradients(module, found[0], d_states[0], order),
+        _gradients(module, found[1], d_states[1], order),
     )
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, Protocol, TypeAlias, TypeVar, cast
+from typing import Any, Generic, NamedTuple, Protocol, TypeAlias, TypeVar, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,8 +23,7 @@ A = TypeVar("A")
 B = TypeVar("B")
 
 
-@dataclass(frozen=True)
-class LayerWeights(Generic[A]):
+class LayerWeights(NamedTuple, Generic[A]):
     """The weights of one layer in one direction, or their gradients; None where there are none.
 
     Attributes:
@@ -46,22 +45,13 @@ class LayerWeights(Generic[A]):
     weight_hr: A | None = None
     parameters: Sequence[A] = ()
 
-    def parts(self) -> tuple[A | None, A | None, A | None, A | None, A | None, Sequence[A]]:
-        """The five weights and the sequence of parameters.
-
-        >>> LayerWeights(bias_ih=1.0, parameters=[2.0]).parts()
-        (None, None, 1.0, None, None, [2.0])
-        """
-        five = (self.weight_ih, self.weight_hh, self.bias_ih, self.bias_hh, self.weight_hr)
-        return (*five, self.parameters)
-
     def flat(self) -> list[A | None]:
         """The five weights, then the parameters.
 
         >>> LayerWeights(bias_ih=1.0, parameters=[2.0]).flat()
         [None, None, 1.0, None, None, 2.0]
         """
-        *five, parameters = self.parts()
+        *five, parameters = self
         return [*five, *parameters]
 
     @classmethod
@@ -157,7 +147,7 @@ def recurrence_forward(
     array([1., 3., 6.])
     """
     T, B, I = x.shape
-    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters = weights.parts()
+    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters = weights
     H = initial[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
     program, saved_values = trace.program, trace.adjoint.saved
     x = _without_padding(x, lengths)
@@ -237,7 +227,7 @@ def recurrence_backward(
     array([3., 2., 1.])
     """
     T, B, I = x.shape
-    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters = weights.parts()
+    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters = weights
     H = steps.states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]
     adjoint, dtype = trace.adjoint.program, x.dtype
     if d_output is not None and reverse:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -311,21 +311,22 @@ class CellLayer(LayerKind):
         lengths: Array | None,
     ) -> tuple[Tensor, engine.LayerWeights[Tensor]]:
         """The input and the weights of a direction: after weight dropout, with zoneout's gates."""
-        weights: dict[str, Any] = {
-            name: parameters.get(name)
-            for name in ("weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr")
-        }
+        get = parameters.get
+        weight_ih, bias_ih, weight_hh = get("weight_ih"), get("bias_ih"), get("weight_hh")
         own = [parameters[name] for name in self.cell.parameters]
-        if layer.weight_dropout and layer.training and weights["weight_hh"] is not None:
-            weights["weight_hh"] = ops.dropout(weights["weight_hh"], layer.weight_dropout)
+        dropped: Tensor | None = weight_hh
+        if layer.weight_dropout and layer.training and weight_hh is not None:
+            dropped = ops.dropout(weight_hh, layer.weight_dropout)
         if layer.zoneout and layer.training:  # which units take their new state: additional gates
             renewed = len(self.cell.states) * layer.hidden_size
-            renew = ops.dropout(Tensor(np.ones((*x.shape[:2], renewed), layer.dtype)), layer.zoneout)
-            halves = ops.linear(
-                without_padding(x, lengths), weights.pop("weight_ih"), weights.pop("bias_ih")
+            renew = ops.dropout(
+                Tensor(np.ones((*x.shape[:2], renewed), layer.dtype)), layer.zoneout
             )
-            x = ops.concatenate([halves, renew], axis=-1)
-        return x, engine.LayerWeights(**weights, parameters=own)
+            halves = ops.linear(without_padding(x, lengths), parameters["weight_ih"], bias_ih)
+            x, weight_ih, bias_ih = ops.concatenate([halves, renew], axis=-1), None, None
+        return x, engine.LayerWeights(
+            weight_ih, dropped, bias_ih, get("bias_hh"), get("weight_hr"), own
+        )
 
     def _running(self, layer: Recurrent) -> Cell:
         """The cell with zoneout: sampled in training, its expectation in evaluation."""

@@ -302,6 +302,7 @@ class Recurrent(Module, Generic[S_co]):
             named: list[dict[str, Array] | None] = [
                 None if recorded is None else {} for _ in suffixes
             ]
+            results: tuple[tuple[Tensor, States], ...]
             if self.bidirectional:
                 pairs = (before[0], before[1]), (parameters[0], parameters[1])
                 results = self.kind.run_both(self, x, *pairs, lengths, (named[0], named[1]))
@@ -359,8 +360,11 @@ class Recurrent(Module, Generic[S_co]):
                 for name in shapes
             )
         if state is None:
-            zeros = (np.zeros((batch, *shape), self.dtype) for shape in shapes.values())
-            return tuple((Tensor._result(array, None, 0),) * self._places for array in zeros)
+            zeros = {
+                shape: Tensor._result(np.zeros((batch, *shape), self.dtype), None, 0)
+                for shape in set(shapes.values())
+            }
+            return tuple((zeros[shape],) * self._places for shape in shapes.values())
         states = as_tuple(state)
         if len(states) != len(shapes):
             raise ValueError(

@@ -140,7 +140,7 @@ def bidirectional_recurrence(
         given = _tensors((one, *initial), (of.weight_ih, of.weight_hh))
         _check_shapes(cell, given[0], given[1:], of)
         arrays += [*given, *of.flat()]
-    results = _bidirectional_recurrence(
+    results: Any = _bidirectional_recurrence(
         *arrays, trace=cell.trace, lengths=checked_lengths("recurrence", lengths, x[0].shape),
         record=record, wants_d_x=x[0].requires_grad or x[1].requires_grad,
     )  # fmt: skip
@@ -199,11 +199,11 @@ def _check_shapes(
     weights: LayerWeights[Tensor],
 ) -> None:
     """Report a wrong shape, before broadcasting hides it."""
-    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, _ = weights.parts()
+    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters = weights
     of = f"recurrence: cell {cell.name!r}"
     for kind, names, given in (
         ("states", cell.states, states),
-        ("parameters", cell.parameters, weights.parameters),
+        ("parameters", cell.parameters, parameters),
     ):
         if len(given) != len(names):
             expected = f"{len(names)} ({', '.join(names)})" if names else "none"
@@ -215,35 +215,34 @@ def _check_shapes(
         )
     if weight_ih is None and bias_ih is not None:
         raise ValueError(f"{of} got bias_ih without weight_ih")
-    width = "Gx*H" if weight_ih is None else "I"
     if x.ndim != 3:
+        width = "Gx*H" if weight_ih is None else "I"
         raise ValueError(f"{of} got x of shape {x.shape}, expected [T, B, {width}]")
     T, B, I = x.shape
     P = states[0].shape[-1] if states[0].ndim else 0
     H = P if weight_hr is None else weight_hr.shape[-1]
     Gx, Gh = len(cell.input_gates), len(cell.recurrent_gates)
-    sizes = [P] + [H] * (len(states) - 1)
-    shapes: list[tuple[str, Tensor | None, tuple[int, ...]]] = [
-        *(
-            (f"state {name!r}", state, (B, size))
-            for name, state, size in zip(cell.states, states, sizes, strict=True)
-        ),
-        ("x", x, (T, B, Gx * H if weight_ih is None else I)),
-        ("weight_ih", weight_ih, (Gx * H, I)),
-        ("bias_ih", bias_ih, (Gx * H,)),
-        ("weight_hh", weight_hh, (Gh * H, P)),
-        ("bias_hh", bias_hh, (Gh * H,)),
-        ("weight_hr", weight_hr, (P, H)),
-        *(
-            (f"parameter {name!r}", parameter, (H,))
-            for name, parameter in zip(cell.parameters, weights.parameters, strict=True)
-        ),
-    ]
-    for name, tensor, expected_shape in shapes:
-        if tensor is not None and tensor.shape != expected_shape:
+    tensors = (*states, x, weight_ih, bias_ih, weight_hh, bias_hh, weight_hr, *parameters)
+    shapes = (
+        (B, P),
+        *((B, H) for _ in states[1:]),
+        (T, B, Gx * H if weight_ih is None else I),
+        (Gx * H, I),
+        (Gx * H,),
+        (Gh * H, P),
+        (Gh * H,),
+        (P, H),
+        *((H,) for _ in parameters),
+    )
+    for k, (tensor, shape) in enumerate(zip(tensors, shapes, strict=True)):
+        if tensor is not None and tensor.shape != shape:
+            names = (
+                *(f"state {name!r}" for name in cell.states),
+                *("x", "weight_ih", "bias_ih", "weight_hh", "bias_hh", "weight_hr"),
+                *(f"parameter {name!r}" for name in cell.parameters),
+            )
             raise ValueError(
-                f"{of} got {name} of shape {tensor.shape}, expected {expected_shape} for B={B}, "
-                f"H={H}"
+                f"{of} got {names[k]} of shape {tensor.shape}, expected {shape} for B={B}, H={H}"
             )
     if (weight_hh is None) != (Gh == 0) or (Gh == 0 and bias_hh is not None):
         raise ValueError(
@@ -332,7 +331,7 @@ def recurrence_unfused(
     """
     x, *states = _tensors((x, *states), (weights.weight_ih, weights.weight_hh))
     _check_shapes(cell, x, states, weights)
-    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters = weights.parts()
+    weight_ih, weight_hh, bias_ih, bias_hh, weight_hr, parameters = weights
     ends = checked_lengths("recurrence", lengths, x.shape)
     T, B, _ = x.shape
     H = states[0].shape[-1] if weight_hr is None else weight_hr.shape[1]

@@ -82,20 +82,19 @@ def differentiable(function: Callable[P, Any]) -> Callable[P, Tensor]:
             value = np.asarray(value, arrays[0].dtype)  # NumPy 1 promotes scalars to float64
         node = None
         if thread.recording:
-            edges = tuple(
-                Edge(i._node or i, i._output, i._data.shape, i._data.dtype)
-                if isinstance(i, Tensor) and i.requires_grad
-                else None
-                for i in inputs
-            )
-            if any(edges):
-                versions = tuple(
-                    (i, i._version, i._version.number)
+            tensors = [i for i in inputs if isinstance(i, Tensor)]
+            if any(i.requires_grad for i in tensors):
+                edges = [
+                    Edge(i._node or i, i._output, i._data.shape, i._data.dtype)
+                    if isinstance(i, Tensor) and i.requires_grad
+                    else None
                     for i in inputs
-                    if isinstance(i, Tensor) and i._version is not None
-                )
+                ]
+                versions = [
+                    (i, i._version, i._version.number) for i in tensors if i._version is not None
+                ]
                 outputs = len(value) if isinstance(value, tuple) else None
-                node = Node(name, edges, pullback, outputs, versions)
+                node = Node(name, tuple(edges), pullback, outputs, tuple(versions))
         if isinstance(value, tuple):
             return tuple(Tensor._result(v, node, k, inputs) for k, v in enumerate(value))
         return Tensor._result(value, node, 0, inputs)
@@ -164,7 +163,12 @@ def _unwrap(name: str, inputs: tuple[Any, ...], in_floats: bool) -> list[Any]:
         dtype = np.result_type(*given) if given else None
     if in_floats and (dtype is None or dtype.kind != "f"):
         dtype = np.dtype(np.float32)
-    return [None if value is None else _adopted(name, value, dtype) for value in inputs]
+    return [
+        None if v is None
+        else v._data if isinstance(v, Tensor) and v._data.dtype is dtype  # most inputs
+        else _adopted(name, v, dtype)
+        for v in inputs
+    ]  # fmt: skip
 
 
 def _adopted(name: str, value: Any, dtype: np.dtype[Any] | None) -> Array:

@@ -186,8 +186,9 @@ class Tensor(Methods):
         tensor._version = None
         if isinstance(array.base, np.ndarray):
             for i in inputs:
-                if isinstance(i, Tensor) and np.may_share_memory(array, i._data):
-                    tensor._version = i._version
+                version = i._version if isinstance(i, Tensor) else None
+                if version is not None and np.may_share_memory(array, i._data):
+                    tensor._version = version
         return tensor
 
     @property
