@@ -1,5 +1,6 @@
 """The native engine's numerical guarantee, by equality: the same bits however work is divided."""
 
+import functools
 import itertools
 
 import numpy as np
@@ -88,7 +89,8 @@ def test_both_directions_are_two_calls(B, H, P, ragged, native_settings, problem
             p.results(native, lengths, reverse, record=True)
             for p, reverse in ((one, False), (two, True))
         ]
-        for found in with_threads(native_settings, lambda: results_of_both(one, two, lengths)):
+        results = functools.partial(results_of_both, one, two, lengths)
+        for found in with_threads(native_settings, results):
             for direction, wanted in zip(found, expected, strict=True):
                 assert_equal(direction, wanted)
 

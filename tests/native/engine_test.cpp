@@ -1158,7 +1158,8 @@ template <class T> struct Recurrence {
     Arrays<T> run() const {
         Arrays<T> states, record, results;
         for (const Array<T> &start : initial) {
-            states.emplace_back((steps + 1) * start.size());
+            const int64_t kept = states.empty() ? steps + 1 : std::min<int64_t>(steps + 1, 2);
+            states.emplace_back(kept * start.size());
             for (int64_t k = 0; k < start.size(); k++)
                 states.back()[k] = start[k];
         }
