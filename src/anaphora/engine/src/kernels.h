@@ -65,11 +65,11 @@ template <class T> struct Forward {
     const LayerWeights<T> *weights = nullptr;
     T *const *states = nullptr; // [T+1, B, P], or [2, B, P] if nothing is saved, then [2, B, H]: of
                                 // 2 steps, step t is at t % 2; the caller fills in step 0
-    T *output = nullptr; // [T, B, P] the first state after each step of the input, 0 after a
-                         // length; may be null if it is that of the states
-    T *saved = nullptr;  // of shape recurrence_saved(), for the backward pass; or null
-    std::int64_t tiles = 0;   // of that shape, or 0
-    T *unprojected = nullptr; // with a projection [T, B, H], or [B, H] if nothing is saved
+    T *output = nullptr;        // [T, B, P] the first state after each step of the input, 0 after a
+                                // length; may be null if it is that of the states
+    T *saved = nullptr;         // of shape recurrence_saved(), for the backward pass; or null
+    std::int64_t tiles = 0;     // of that shape, or 0
+    T *unprojected = nullptr;   // with a projection [T, B, H], or [B, H] if nothing is saved
     std::int32_t named_count = 0;
     const std::int32_t *named = nullptr; // values to record
     T *const *record = nullptr; // [T, B, H] each, in the order of the input; 0 after a length

@@ -86,8 +86,8 @@ template <class T> T *data(const std::optional<Result<T>> &array) {
     return array ? array->data() : nullptr;
 }
 
-// Run both directions of a recurrence, each of which would by itself run on so many threads: side by
-// side, each on one thread, if no more are available, or it would have no more.
+// Run both directions of a recurrence, each of which would by itself run on so many threads: side
+// by side, each on one thread, if no more are available, or it would have no more.
 template <class F> void run_both(int threads, F run) {
     if (available_threads() == 2 || (available_threads() > 2 && threads == 1))
         parallel(2, [&](std::int64_t reversed) { run(reversed == 1); });
@@ -101,9 +101,9 @@ template <class F> void run_both(int threads, F run) {
 template <class T> struct ForwardCall {
     // initial: [B, P] and [B, H], by position.
     ForwardCall(const Kernels<T> &with, const Cell &cell, const In<T> &x,
-                  const std::vector<In<T>> &initial, const LayerArrays<T> &weights,
-                  const Lengths &lengths, bool reverse, bool save_,
-                  const std::vector<std::int32_t> &named)
+                const std::vector<In<T>> &initial, const LayerArrays<T> &weights,
+                const Lengths &lengths, bool reverse, bool save_,
+                const std::vector<std::int32_t> &named)
         : layer(weights.weights()), save(save_) {
         const Sequences s = check(cell, x, initial, "initial states", weights, lengths, reverse);
         const bool projects = weights.weight_hr.has_value();
@@ -194,19 +194,17 @@ nb::tuple recurrence_forward(const Cell &cell, In<T> x, std::vector<In<T>> initi
 // The same in two directions, the second one reversed.
 template <class T>
 nb::tuple bidirectional_forward(const Cell &cell, std::pair<In<T>, In<T>> x,
-                                  std::pair<std::vector<In<T>>, std::vector<In<T>>> initial,
-                                  std::pair<LayerArrays<T>, LayerArrays<T>> weights,
-                                  Lengths lengths, bool save, std::vector<std::int32_t> named,
-                                  const char *precision) {
+                                std::pair<std::vector<In<T>>, std::vector<In<T>>> initial,
+                                std::pair<LayerArrays<T>, LayerArrays<T>> weights, Lengths lengths,
+                                bool save, std::vector<std::int32_t> named, const char *precision) {
     const Kernels<T> &with = kernels<T>(precision);
     const ForwardCall<T> first(with, cell, x.first, initial.first, weights.first, lengths, false,
                                save, named),
         second(with, cell, x.second, initial.second, weights.second, lengths, true, save, named);
     {
         nb::gil_scoped_release release;
-        run_both(first.threads, [&](bool reversed) {
-            with.recurrence_forward((reversed ? second : first).pass);
-        });
+        run_both(first.threads,
+                 [&](bool reversed) { with.recurrence_forward((reversed ? second : first).pass); });
     }
     return nb::make_tuple(first.result(), second.result());
 }
@@ -305,14 +303,13 @@ nb::tuple recurrence_backward(const Cell &cell, In<T> saved, In<T> state, Maybe<
 
 // The same in two directions, the second one reversed.
 template <class T>
-nb::tuple bidirectional_backward(const Cell &cell, std::pair<In<T>, In<T>> saved,
-                                   std::pair<In<T>, In<T>> state,
-                                   std::pair<Maybe<T>, Maybe<T>> unprojected,
-                                   std::pair<In<T>, In<T>> x,
-                                   std::pair<LayerArrays<T>, LayerArrays<T>> weights,
-                                   std::pair<Maybe<T>, Maybe<T>> d_output,
-                                   std::pair<std::vector<Out<T>>, std::vector<Out<T>>> d_states,
-                                   Lengths lengths, bool wants_d_x, const char *precision) {
+nb::tuple
+bidirectional_backward(const Cell &cell, std::pair<In<T>, In<T>> saved,
+                       std::pair<In<T>, In<T>> state, std::pair<Maybe<T>, Maybe<T>> unprojected,
+                       std::pair<In<T>, In<T>> x, std::pair<LayerArrays<T>, LayerArrays<T>> weights,
+                       std::pair<Maybe<T>, Maybe<T>> d_output,
+                       std::pair<std::vector<Out<T>>, std::vector<Out<T>>> d_states,
+                       Lengths lengths, bool wants_d_x, const char *precision) {
     const Kernels<T> &with = kernels<T>(precision);
     const BackwardCall<T> first(with, cell, saved.first, state.first, unprojected.first, x.first,
                                 weights.first, d_output.first, d_states.first, lengths, false,
