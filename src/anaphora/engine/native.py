@@ -664,7 +664,9 @@ def _steps(
 ) -> NativeSteps:
     """What a native forward pass in one direction returned."""
     output, (first, *others), saved, unprojected, recorded = found
-    last = first[-1].copy() if save and order is None else first[-1] if save else first
+    last = first[-1] if save else first
+    if save and order is None:
+        last = last.copy()  # which does not keep the other steps
     final = [_unsorted(module, state, order) for state in (last, *others)]
     if output is None:
         output = first[1:]
