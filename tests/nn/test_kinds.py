@@ -10,6 +10,7 @@ import pytest
 
 from anaphora import nn, ops, random
 from anaphora.nn import initialization as initialize
+from anaphora.nn.kinds import CellLayer
 from anaphora.tensor import Tensor
 
 T, B, I, H = 5, 3, 4, 6
@@ -272,3 +273,21 @@ def test_a_kind_that_says_too_little_is_reported(method, said):
     given = [None] * (len(inspect.signature(getattr(nn.LayerKind, method)).parameters) - 1)
     with pytest.raises(NotImplementedError, match=f"LayerKind {said}"):
         getattr(nn.LayerKind(), method)(*given)
+
+
+class Doubled(CellLayer):
+    """A cell whose inputs count twice."""
+
+    def run(self, layer, x, *rest):
+        return super().run(layer, 2.0 * x, *rest)
+
+
+def test_a_run_of_its_own_is_that_of_both_directions(rng):
+    layer = nn.Recurrent(Doubled("gru"), I, H, bidirectional=True)
+    plain = nn.GRU(I, H, bidirectional=True)
+    plain.load_state_dict(layer.state_dict())
+    x = rng.standard_normal((T, B, I)).astype(np.float32)
+    y, h = layer(x, lengths=LENGTHS)
+    expected, last = plain(2 * x, lengths=LENGTHS)
+    np.testing.assert_array_equal(y.data, expected.data)
+    np.testing.assert_array_equal(h.data, last.data)

@@ -291,6 +291,8 @@ class CellLayer(LayerKind):
         lengths: Array | None,
         recorded: Pair[dict[str, Array] | None],
     ) -> Pair[tuple[Tensor, States]]:
+        if type(self).run is not CellLayer.run:  # a subclass has one of its own
+            return super().run_both(layer, x, states, parameters, lengths, recorded)
         x_1, weights_1 = self._prepared(layer, x, parameters[0], lengths)
         x_2, weights_2 = self._prepared(layer, x, parameters[1], lengths)
         first, second = recorded
