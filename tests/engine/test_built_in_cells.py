@@ -44,7 +44,7 @@ def test_a_cell_of_other_equations_is_interpreted() -> None:
 
 
 # What a step records is interpreted, so that the two can be compared from here too; gradients and
-# sessions are compared by tests/native/engine_test.cpp.
+# sessions are compared by tests/native/recurrence_test.cpp.
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 @pytest.mark.parametrize("units", [1, 16, 37])
 @pytest.mark.parametrize("name", cells.CELLS)
