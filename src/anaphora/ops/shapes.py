@@ -126,10 +126,6 @@ def _stack(*arrays: Input, axis: int) -> Any:
     def pullback(dy: Array) -> tuple[Array, ...]:
         return tuple(np.moveaxis(dy, axis, 0))
 
-    if len(arrays) == 1:
-        ndim = arrays[0].ndim + 1
-        if -ndim <= axis < ndim:
-            return arrays[0][(slice(None),) * (axis % ndim) + (None,)], pullback
     return np.stack(arrays, axis), pullback
 
 
