@@ -86,14 +86,20 @@ template <class T> T *data(const std::optional<Result<T>> &array) {
     return array ? array->data() : nullptr;
 }
 
-// Run both directions of a recurrence, each of which would by itself run on so many threads: side
-// by side, each on one thread, if no more are available, or it would have no more.
-template <class F> void run_both(int threads, F run) {
-    if (available_threads() == 2 || (available_threads() > 2 && threads == 1))
-        parallel(2, [&](std::int64_t reversed) { run(reversed == 1); });
+// Run a kernel in both directions: side by side, each on one thread, if no more are available or a
+// direction would use no more by itself.
+template <class T, class Pass>
+void run_both(const Kernels<T> &with, void (*kernel)(const Pass &), const Pass &first,
+              const Pass &second) {
+    auto threads = [&] {
+        const bool projects = first.weights->weight_hr != nullptr;
+        return with.recurrence_saved(*first.cell, first.sizes, projects, first.tiles).threads;
+    };
+    if (available_threads() <= 2 || threads() == 1)
+        parallel(2, [&](std::int64_t reversed) { kernel(reversed == 1 ? second : first); });
     else {
-        run(false);
-        run(true);
+        kernel(first);
+        kernel(second);
     }
 }
 
@@ -119,11 +125,12 @@ template <class T> struct ForwardCall {
             output = make<T>({steps, batch, initial[0].shape(1)});
         if (projects)
             unprojected = make<T>({save ? steps : 1, batch, hidden});
-        const SavedShape shape = with.recurrence_saved(cell, s, projects, 0);
-        threads = shape.threads;
-        if (save)
+        SavedShape shape{0, 0, 0};
+        if (save) {
+            shape = with.recurrence_saved(cell, s, projects, 0);
             saved = make<T>(
                 {static_cast<std::size_t>(shape.tiles), static_cast<std::size_t>(shape.size)});
+        }
         for (const auto &start : initial) {
             const std::size_t kept = save && states.empty() ? steps + 1 : 2;
             states.push_back(make<T>({kept, batch, start.shape(1)}));
@@ -141,7 +148,7 @@ template <class T> struct ForwardCall {
                 .states = state_data.data(),
                 .output = data<T>(output),
                 .saved = data<T>(saved),
-                .tiles = save ? shape.tiles : 0,
+                .tiles = shape.tiles,
                 .unprojected = data<T>(unprojected),
                 .named_count = static_cast<std::int32_t>(named.size()),
                 .named = named.data(),
@@ -171,7 +178,6 @@ template <class T> struct ForwardCall {
 
     const LayerWeights<T> layer;
     const bool save;
-    int threads = 1;
     std::optional<Result<T>> output, unprojected, saved;
     std::vector<Result<T>> states, recorded;
     std::vector<T *> state_data, record_data;
@@ -203,8 +209,7 @@ nb::tuple bidirectional_forward(const Cell &cell, std::pair<In<T>, In<T>> x,
         second(with, cell, x.second, initial.second, weights.second, lengths, true, save, named);
     {
         nb::gil_scoped_release release;
-        run_both(first.threads,
-                 [&](bool reversed) { with.recurrence_forward((reversed ? second : first).pass); });
+        run_both(with, with.recurrence_forward, first.pass, second.pass);
     }
     return nb::make_tuple(first.result(), second.result());
 }
@@ -223,7 +228,6 @@ template <class T> struct BackwardCall {
         if (saved.ndim() != 2)
             refuse("recurrence: saved must have two axes");
         const SavedShape shape = with.recurrence_saved(cell, s, projects, size(saved, 0));
-        threads = shape.threads;
         check_shape(saved, {shape.tiles, shape.size}, "saved");
         check_shape(state, {s.steps + 1, s.batch, s.projected}, "state");
         if (projects != unprojected.has_value())
@@ -279,7 +283,6 @@ template <class T> struct BackwardCall {
 
     const LayerWeights<T> layer;
     const std::vector<T *> state_data;
-    int threads = 1;
     std::optional<Result<T>> d_x, d_weight_ih, d_weight_hh, d_bias_ih, d_bias_hh, d_weight_hr,
         d_parameters;
     LayerGradients<T> gradients;
@@ -318,9 +321,7 @@ bidirectional_backward(const Cell &cell, std::pair<In<T>, In<T>> saved,
                d_output.second, d_states.second, lengths, true, wants_d_x);
     {
         nb::gil_scoped_release release;
-        run_both(first.threads, [&](bool reversed) {
-            with.recurrence_backward((reversed ? second : first).pass);
-        });
+        run_both(with, with.recurrence_backward, first.pass, second.pass);
     }
     return nb::make_tuple(first.result(), second.result());
 }
