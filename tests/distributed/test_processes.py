@@ -152,6 +152,27 @@ def test_an_exception_of_one_process_ends_all_and_names_its_rank(launch, script,
     assert ": KeyError: 'gone'\n" in errors
 
 
+HELD_UP = """
+import os, signal, subprocess
+from anaphora.distributed import world
+
+w = world()
+if w.rank == 1:
+    launcher = os.getppid()
+    os.kill(launcher, signal.SIGSTOP)
+    goes_on = ["sh", "-c", f"sleep 0.02; kill -CONT {launcher}"]
+    subprocess.Popen(goes_on, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    raise KeyError("gone")
+w.barrier()
+"""
+
+
+def test_what_a_process_prints_before_it_ends_all_is_read(launch, script):
+    program = script(HELD_UP)
+    for _ in range(10):  # without waiting, a quarter of them print nothing
+        assert ": KeyError: 'gone'\n" in launch(2, [program], code=1)[1]
+
+
 def test_processes_that_do_not_find_each_other_are_told(launch, script):
     program = """
 import os

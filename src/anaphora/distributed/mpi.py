@@ -7,6 +7,7 @@ import math
 import os
 import pickle
 import re
+import stat
 import sys
 import time
 import traceback
@@ -30,6 +31,7 @@ Bytes = NDArray[np.uint8]
 _YIELDS = 100  # of a process that waits, before it sleeps: it may wait long
 _SLEEP, _LONG_SLEEP = 50e-6, 1e-3  # seconds
 _SLEEPS = 1000  # before the long ones: what others do takes a while
+_SECONDS_TO_READ = 2.0  # what a process that ends all of them wrote
 
 _MESSAGE, _EXCHANGE = 0, 1  # tags
 
@@ -178,7 +180,10 @@ class MPIProcesses(Processes):
     def abort(self, code: int = 1) -> None:
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
-                stream.flush()
+                with contextlib.suppress(OSError, ValueError):  # closed at either end
+                    stream.flush()
+        for descriptor in (1, 2):
+            _wait_until_read(descriptor)
         MPI.COMM_WORLD.Abort(code)
 
     def _end_all(
@@ -219,6 +224,34 @@ def _unlink_segments() -> None:
     for path in set(re.findall(r"/dev/shm/mpich_shm_\w+$", mapped, re.MULTILINE)):
         with contextlib.suppress(FileNotFoundError):
             os.unlink(path)
+
+
+def _wait_until_read(descriptor: int) -> None:
+    """Wait for the reader of a pipe: MPICH's launcher leaves unread what precedes an abort."""
+    end = time.monotonic() + _SECONDS_TO_READ
+    pause = _Pause()
+    while _unread(descriptor) and time.monotonic() < end:
+        pause()
+
+
+if sys.platform == "win32":
+
+    def _unread(descriptor: int) -> int:
+        return 0
+
+else:
+    import fcntl
+    import termios
+
+    def _unread(descriptor: int) -> int:
+        """How many bytes wait in a pipe; 0 where that is not known."""
+        try:
+            if not stat.S_ISFIFO(os.fstat(descriptor).st_mode):
+                return 0
+            count = fcntl.ioctl(descriptor, termios.FIONREAD, bytes(4))
+        except OSError:
+            return 0
+        return int.from_bytes(count, sys.byteorder)
 
 
 def _wait(*requests: MPI.Request) -> None:
