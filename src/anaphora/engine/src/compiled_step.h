@@ -194,7 +194,7 @@ template <class T> struct RowPlaces {
     std::int64_t terms;
     const T *row;               // [terms] the state that it multiplies
     const T *x;                 // the input halves of these blocks
-    std::int64_t x_stride;      // from a gate's half to the next one's; 0 if they are in that order
+    bool x_packed;              // they are in that order too, else [gates, stride]
     const T *bias_ih, *bias_hh; // [gates, stride], or null
     std::int64_t stride;
     bool backwards; // which blocks come first: those that the previous step left in a cache
@@ -218,8 +218,8 @@ ANAPHORA_INLINE void row_blocks(const RowPlaces<T> &p, const T *weight, const T 
     std::memcpy(&halves, &sums, sizeof halves);
     if constexpr (Blocks > 1) // too many for registers: each is read when it is needed
         asm("" : "+m"(halves));
-    const std::int64_t x_stride = p.x_stride == 0 ? Sub * W : p.x_stride,
-                       x_step = p.x_stride == 0 ? C::x_blocks * Sub * W : Sub * W;
+    const std::int64_t x_stride = p.x_packed ? Sub * W : p.stride,
+                       x_step = p.x_packed ? C::x_blocks * Sub * W : Sub * W;
 #pragma GCC unroll 4
     for (int s = 0; s < Sub; s++) {
         Values<P, T> values[Blocks];
@@ -288,7 +288,7 @@ ANAPHORA_INLINE void take_row_step(const RowPlaces<T> &p, const Block *first, co
             if constexpr (outputs <= max_vectors) { // a block has no more
                 const std::int64_t before = (block->first - first->first) * W;
                 const T *weight = p.weight + before * C::h_blocks * p.terms,
-                        *x = p.x + before * (p.x_stride == 0 ? C::x_blocks : 1);
+                        *x = p.x + before * (p.x_packed ? C::x_blocks : 1);
                 with_vectors(static_cast<int>(together), [&](auto blocks) {
                     if constexpr (blocks == 4)
                         return;

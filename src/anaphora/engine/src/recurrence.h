@@ -232,7 +232,8 @@ template <class T> class ForwardPass {
         places.terms = P_;
         places.row = state_at(0, t);
         places.x = x_gates + row * cell_.x_blocks * H_ + blocks->first * W;
-        places.x_stride = places.stride = H_;
+        places.x_packed = false;
+        places.stride = H_;
         places.bias_ih = nullptr;
         places.bias_hh = w_.bias_hh;
         places.backwards = t % 2 == 1;

@@ -448,7 +448,7 @@ template <class T> class Run {
         places.terms = s_.projected;
         places.row = places.before[0] = own.before[l];
         places.x = x + cell_.x_blocks * first.first * W;
-        places.x_stride = 0;
+        places.x_packed = true;
         places.bias_ih = layer.bias_ih;
         places.bias_hh = layer.bias_hh;
         places.stride = s_.HP;

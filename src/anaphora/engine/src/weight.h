@@ -7,54 +7,76 @@
 #include "formats/int8.h"
 #include "formats/packed_product.h"
 
+#include <type_traits>
 #include <utility>
 #include <variant>
 #include <vector>
 
 namespace anaphora::ANAPHORA_ISA {
 
-// The formats of weights of T, in the order of Format.
+template <PairUnit Unit> using PairWeight = ChainWeight<Pairs<Unit>>;
+template <QuadUnit Unit> using QuadWeight = ChainWeight<Quads<Unit>>;
+
+// The formats of float32 besides chains in which this instruction set multiplies, and their
+// weights.
+#if defined(ANAPHORA_EMULATES_TILES) // and does nothing else
+#define ANAPHORA_FORMATS(FORMAT)                                                                   \
+    FORMAT(fixed, FixedWeight)                                                                     \
+    FORMAT(bfloat16_tiles, PairWeight<PairUnit::tiles>)                                            \
+    FORMAT(int8_tiles, QuadWeight<QuadUnit::tiles>)
+#elif defined(ANAPHORA_HAS_TILES)
+#define ANAPHORA_FORMATS(FORMAT)                                                                   \
+    FORMAT(fixed, FixedWeight)                                                                     \
+    FORMAT(bfloat16, PairWeight<PairUnit::vectors>)                                                \
+    FORMAT(bfloat16_dots, PairWeight<PairUnit::dots>)                                              \
+    FORMAT(bfloat16_tiles, PairWeight<PairUnit::tiles>)                                            \
+    FORMAT(int8, QuadWeight<QuadUnit::vectors>)                                                    \
+    FORMAT(int8_dots, QuadWeight<QuadUnit::dots>)                                                  \
+    FORMAT(int8_tiles, QuadWeight<QuadUnit::tiles>)
+#else
+#define ANAPHORA_FORMATS(FORMAT)                                                                   \
+    FORMAT(bfloat16, PairWeight<PairUnit::vectors>)                                                \
+    FORMAT(int8, QuadWeight<QuadUnit::vectors>)
+#endif
+
+// The weights of T in any format, and their rows.
 template <class... Weights> struct Formats {
     using Weight = std::variant<Weights...>;
     using Rows = std::variant<typename Weights::Rows...>;
 };
-template <PairUnit Unit> using PairWeight = ChainWeight<Pairs<Unit>>;
-template <QuadUnit Unit> using QuadWeight = ChainWeight<Quads<Unit>>;
-
 template <class T> struct WeightFormats : Formats<ChainWeight<Numbers<T>>> {};
+#define ANAPHORA_WEIGHT(format, weight) , weight
 template <>
 struct WeightFormats<float>
-#if defined(ANAPHORA_HAS_TILES)
-    : Formats<ChainWeight<Numbers<float>>, FixedWeight, PairWeight<PairUnit::vectors>,
-              PairWeight<PairUnit::dots>, PairWeight<PairUnit::tiles>,
-              QuadWeight<QuadUnit::vectors>, QuadWeight<QuadUnit::dots>,
-              QuadWeight<QuadUnit::tiles>> {
-};
-#else
-    : Formats<ChainWeight<Numbers<float>>, PairWeight<PairUnit::vectors>,
-              QuadWeight<QuadUnit::vectors>> {
-};
-#endif
+    : Formats<ChainWeight<Numbers<float>> ANAPHORA_FORMATS(ANAPHORA_WEIGHT)> {};
+#undef ANAPHORA_WEIGHT
 
 // Call f with the type of weights of this format.
 template <class T, class F> auto with_format(Format format, F f) {
     if constexpr (sizeof(T) == 4)
         switch (format) {
-        case Format::chain: break;
-        case Format::bfloat16: return f(std::type_identity<PairWeight<PairUnit::vectors>>());
-        case Format::int8: return f(std::type_identity<QuadWeight<QuadUnit::vectors>>());
-#if defined(ANAPHORA_HAS_TILES)
-        case Format::fixed: return f(std::type_identity<FixedWeight>());
-        case Format::bfloat16_dots: return f(std::type_identity<PairWeight<PairUnit::dots>>());
-        case Format::bfloat16_tiles: return f(std::type_identity<PairWeight<PairUnit::tiles>>());
-        case Format::int8_dots: return f(std::type_identity<QuadWeight<QuadUnit::dots>>());
-        case Format::int8_tiles: return f(std::type_identity<QuadWeight<QuadUnit::tiles>>());
-#else
+#define ANAPHORA_CASE(name, weight)                                                                \
+    case Format::name: return f(std::type_identity<weight>());
+            ANAPHORA_FORMATS(ANAPHORA_CASE)
+#undef ANAPHORA_CASE
         default: break;
-#endif
         }
     return f(std::type_identity<ChainWeight<Numbers<T>>>());
 }
+
+// The product of matrices in the format of a weight, which may be the left one.
+template <class Weight, bool Left> struct ProductOf;
+template <PairUnit Unit, bool Left> struct ProductOf<PairWeight<Unit>, Left> {
+    using type = PackedProduct<WordProduct<Pairs<Unit>>>;
+};
+template <QuadUnit Unit, bool Left> struct ProductOf<QuadWeight<Unit>, Left> {
+    using type = PackedProduct<WordProduct<Quads<Unit, Left ? Operand::weight : Operand::row>>>;
+};
+#if defined(ANAPHORA_HAS_TILES)
+template <bool Left> struct ProductOf<FixedWeight, Left> {
+    using type = PackedProduct<FixedProduct>;
+};
+#endif
 
 // Each format has the same functions.
 template <class T> class Weight {
@@ -145,34 +167,16 @@ void multiply(Units units, Use use, std::int64_t M, std::int64_t N, std::int64_t
     if (M == 0 || N == 0)
         return;
     const Arithmetic arithmetic = choose(use, K, std::min(M, N), units);
-    auto packed = [&]<class F>(std::type_identity<F>) {
-        if constexpr (sizeof(T) == 4)
-            PackedProduct<F>::multiply(M, N, K, arithmetic.terms, A, B, C, c_row, bias, accumulate);
-    };
-    auto pairs = [&]<PairUnit Unit>(std::integral_constant<PairUnit, Unit>) {
-        packed(std::type_identity<WordProduct<Pairs<Unit>>>());
-    };
-    auto quads = [&]<QuadUnit Unit>(std::integral_constant<QuadUnit, Unit>) {
-        if (use == Use::left_weight)
-            packed(std::type_identity<WordProduct<Quads<Unit, Operand::weight>>>());
+    with_format<T>(arithmetic.format, [&]<class W>(std::type_identity<W>) {
+        if constexpr (std::is_same_v<W, ChainWeight<Numbers<T>>>)
+            ChainProduct<T>(M, N, K, A, B, C, c_row, bias, accumulate)();
+        else if (use == Use::left_weight)
+            ProductOf<W, true>::type::multiply(M, N, K, arithmetic.terms, A, B, C, c_row, bias,
+                                               accumulate);
         else
-            packed(std::type_identity<WordProduct<Quads<Unit>>>());
-    };
-    using std::integral_constant;
-    switch (arithmetic.format) {
-    case Format::chain: return ChainProduct<T>(M, N, K, A, B, C, c_row, bias, accumulate)();
-    case Format::bfloat16: return pairs(integral_constant<PairUnit, PairUnit::vectors>());
-    case Format::int8: return quads(integral_constant<QuadUnit, QuadUnit::vectors>());
-#if defined(ANAPHORA_HAS_TILES)
-    case Format::fixed: return packed(std::type_identity<FixedProduct>());
-    case Format::bfloat16_dots: return pairs(integral_constant<PairUnit, PairUnit::dots>());
-    case Format::bfloat16_tiles: return pairs(integral_constant<PairUnit, PairUnit::tiles>());
-    case Format::int8_dots: return quads(integral_constant<QuadUnit, QuadUnit::dots>());
-    case Format::int8_tiles: return quads(integral_constant<QuadUnit, QuadUnit::tiles>());
-#else
-    default: break;
-#endif
-    }
+            ProductOf<W, false>::type::multiply(M, N, K, arithmetic.terms, A, B, C, c_row, bias,
+                                                accumulate);
+    });
 }
 
 } // namespace anaphora::ANAPHORA_ISA
