@@ -210,13 +210,16 @@ class WindowBatches(Batches):
 def window(array: Array, end: int, steps: int, padding: float) -> Array:
     """The steps [steps, ...] of an array [T, ...] before an end, padded at the start if needed.
 
+    They are a view of the array where they need no padding.
+
     >>> window(np.array([[1.0], [2.0], [3.0]]), end=2, steps=3, padding=0)[:, 0].tolist()
     [0.0, 1.0, 2.0]
     """
     part = array[max(end - steps, 0) : end]
-    widths = [(steps - len(part), 0), *[(0, 0)] * (array.ndim - 1)]
-    padded: Array = np.pad(part, widths, constant_values=padding)
-    return padded
+    if len(part) == steps:
+        return part
+    before: Array = np.full((steps - len(part), *array.shape[1:]), padding, array.dtype)
+    return np.concatenate([before, part])
 
 
 def window_moments(
