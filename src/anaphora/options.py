@@ -121,6 +121,12 @@ class Options:
         }
 
     @classmethod
+    @functools.cache
+    def types(cls) -> dict[str, Any]:
+        """The types of the fields by name."""
+        return typing.get_type_hints(cls)
+
+    @classmethod
     def from_dict(cls, values: Mapping[str, Any], place: str = "", **objects: Any) -> Self:
         """Make options from a dictionary of plain values; missing ones have their defaults.
 
@@ -135,7 +141,7 @@ class Options:
         fields = cls.fields()
         if unknown := sorted(set(values) - set(fields)):
             raise ValueError(f"unknown options {', '.join(unknown)}; expected {sorted(fields)}")
-        hints = typing.get_type_hints(cls)
+        hints = cls.types()
         kinds = {
             name: (cls.plain_types.get(hints[name], hints[name]), _is_required(field))
             for name, field in fields.items()

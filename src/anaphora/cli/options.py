@@ -83,7 +83,7 @@ def options_of(
     Raises:
         ValueError: an option is not for the task, or one that is not a list was repeated.
     """
-    hints = typing.get_type_hints(tasks[task])
+    hints = tasks[task].types()
     found = {}
     for name, value in given.items():
         option = f"--{name.replace('_', '-')}"
@@ -121,7 +121,7 @@ def _fields(
     """The selected fields of all tasks, by section and name."""
     found: dict[str, dict[str, list[_Field]]] = {}
     for task, options in tasks.items():
-        hints = typing.get_type_hints(options)
+        hints = options.types()
         for name, field in options.fields().items():
             if select(field.metadata):
                 of_name = found.setdefault(field.metadata["section"], {}).setdefault(name, [])

@@ -224,6 +224,8 @@ class Trainer:
                 _check_batches(name, given)
         check_trainable("Trainer", model)
         self.model = model
+        # To look for all members of a protocol at each step takes long.
+        self._penalized = model if isinstance(model, PenalizedModel) else None
         self.optimizer = optimizer
         self.batches: Any = batches
         self.options = options
@@ -599,8 +601,8 @@ class Trainer:
         """The loss of a batch, and the loss to minimize; the state is carried over."""
         state = self.states[place] if self._carries_state() else None
         penalty: Tensor | None = None
-        if isinstance(self.model, PenalizedModel) and self.model.penalized:
-            mean_loss, penalty, state = self.model.loss_and_penalty(batch, state)
+        if self._penalized is not None and self._penalized.penalized:
+            mean_loss, penalty, state = self._penalized.loss_and_penalty(batch, state)
         else:
             mean_loss, state = loss_and_state(self.model, batch, state)
         loss = mean_loss.item()
