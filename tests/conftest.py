@@ -2,7 +2,10 @@
 
 import gc
 import itertools
+import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -106,6 +109,26 @@ def _threads():
 @pytest.fixture
 def rng():
     return np.random.default_rng(1)
+
+
+@pytest.fixture(scope="session")
+def fresh_interpreter():
+    """Runs code in an interpreter that has imported nothing but NumPy; returns what it printed."""
+    program = Path(__file__).with_name("fresh_interpreter.py")
+    with subprocess.Popen(
+        [sys.executable, "-W", "error", str(program)],
+        encoding="utf-8", stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+
+        def run(code):
+            process.stdin.write(json.dumps(code) + "\n")
+            process.stdin.flush()
+            status, out, err = json.loads(process.stdout.readline())
+            assert status == 0, err
+            return out
+
+        yield run
+        process.stdin.close()
 
 
 def gradient(tensor):

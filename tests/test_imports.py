@@ -1,8 +1,5 @@
 """Each public name works in a fresh interpreter that imports it and nothing else."""
 
-import subprocess
-import sys
-
 import pytest
 
 import anaphora
@@ -61,8 +58,8 @@ def test_all_names_are_used():
 
 
 @pytest.mark.parametrize("name", USES)
-def test_a_name_works_without_further_imports(name):
-    run(f"from anaphora import {name}\n{USES[name]}")
+def test_a_name_works_without_further_imports(fresh_interpreter, name):
+    fresh_interpreter(f"from anaphora import {name}\n{USES[name]}")
 
 
 # Operations are registered by a module of their own, which these do not import.
@@ -83,12 +80,5 @@ def test_a_name_works_without_further_imports(name):
         "for t in threads: t.start()\nfor t in threads: t.join()\nassert sums == [3.0] * 4",
     ],
 )
-def test_methods_find_their_operations(code):
-    run(code)
-
-
-def run(code):
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, encoding="utf-8", check=False
-    )
-    assert done.returncode == 0, done.stderr
+def test_methods_find_their_operations(fresh_interpreter, code):
+    fresh_interpreter(code)

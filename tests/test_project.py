@@ -84,10 +84,8 @@ def parts() -> list[str]:
 
 
 @pytest.mark.parametrize("name", parts())
-def test_importing_a_part_imports_neither_command_line_nor_extras(name):
-    code = f"import sys, {name}; print(*sys.modules)"
-    command = [sys.executable, "-W", "error", "-c", code]
-    modules = subprocess.run(command, capture_output=True, text=True, check=True).stdout.split()
+def test_importing_a_part_imports_neither_command_line_nor_extras(fresh_interpreter, name):
+    modules = fresh_interpreter(f"import sys, {name}; print(*sys.modules)").split()
     assert not EXTRAS.intersection(modules)
     assert "anaphora.cli" not in modules
 
