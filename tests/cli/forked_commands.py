@@ -12,6 +12,7 @@ import signal
 import sys
 import tempfile
 
+import typer
 from typer.testing import CliRunner
 
 from anaphora.cli import main
@@ -36,6 +37,8 @@ def contents(file):
 
 
 CliRunner().invoke(app, ["info", os.devnull])  # imports what typer needs to parse options
+for command in typer.main.get_command(app).commands:
+    CliRunner().invoke(app, [command, "--help"])  # imports the command
 with contextlib.suppress(ImportError):  # an extra, of which most of `plot`'s time is the import
     import matplotlib.backends.backend_agg
     import matplotlib.figure  # noqa: F401

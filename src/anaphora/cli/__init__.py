@@ -16,7 +16,9 @@ def main() -> None:
     _handle_signals(_exit_immediately)  # an exception might be lost in an import
     warnings.formatwarning = _format_warning
     try:
-        from anaphora.cli.app import run  # takes a while
+        from anaphora.cli.app import prepare, run  # takes a while
+
+        prepare(sys.argv[1:])
     except SettingError as error:
         if sys.stderr is not None:
             print(f"anaphora: {error}", file=sys.stderr)

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import inspect
-import math
 import os
 import shlex
 import sys
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import typer
 
 import anaphora
-from anaphora.cli.evaluate import evaluate
-from anaphora.cli.export import export
-from anaphora.cli.generate import generate
-from anaphora.cli.help import CONTEXT_SETTINGS, Command
-from anaphora.cli.import_ import import_
-from anaphora.cli.info import info
+from anaphora import engine
+from anaphora.cli.commands import Commands
+from anaphora.cli.help import CONTEXT_SETTINGS
 from anaphora.cli.output import (
     INTERRUPTED,
     complain,
@@ -27,19 +22,14 @@ from anaphora.cli.output import (
     open_standard_streams,
     silence,
 )
-from anaphora.cli.plot import plot
-from anaphora.cli.predict import predict
 from anaphora.cli.processes import share_processors
-from anaphora.cli.quantize import quantize
-from anaphora.cli.score import score
-from anaphora.cli.serve import serve
-from anaphora.cli.train import train
 from anaphora.distributed import ProcessesDiffer, world
 from anaphora.distributed.processes import launched_rank
 
-__all__ = ["app", "run"]
+__all__ = ["app", "prepare", "run"]
 
 app = typer.Typer(
+    cls=Commands,
     add_completion=False,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
@@ -48,35 +38,16 @@ app = typer.Typer(
     help="Recurrent networks: train a model on files, evaluate it, use it.",
     epilog="Exit codes: 0 done, 1 failed, 2 misused, 130 interrupted (Ctrl-C).",
 )
-_COMMANDS: dict[Callable[..., None], str] = {
-    train: "Train a language model, or with --task another kind of model.",
-    evaluate: "Evaluate a model on files: its loss, and the figures of its task.",
-    predict: "Print a label, tags, a translation or a forecast for each input.",
-    generate: "Generate text from a language model, streamed to the terminal.",
-    score: "Print the log-probability of each line under a language model.",
-    serve: "Serve models over HTTP, to clients of OpenAI's interface.",
-    info: "Print what a model directory contains.",
-    plot: "Plot a language model: losses, embeddings, states and gates.",
-    quantize: "Write a copy of a model directory with weights in 8 bits.",
-    export: "Write a model in a format that other programs read.",
-    import_: "Make a model directory of a Keras, PyTorch or ONNX model.",
-}
-for _command, _short in _COMMANDS.items():
-    # Typer keeps the line ends of a docstring; a paragraph should fill the terminal's lines.
-    _paragraphs = (inspect.getdoc(_command) or "").split("\n\n")
-    _help = "\n\n".join(" ".join(p.split()) for p in _paragraphs)
-    _name = _command.__name__.rstrip("_")
-    app.command(_name, cls=Command, help=_help, short_help=_short)(_command)
 
 
 def _show_version(requested: bool) -> None:
     if requested:
         typer.echo(f"anaphora {anaphora.__version__}")
-        engine = anaphora.engine.info()
-        if engine["engine"] == "native":
+        found = engine.info()
+        if found["engine"] == "native":
             typer.echo(
-                f"native engine: {engine['instruction_set']}, {engine['threads']} "
-                f"thread{'' if engine['threads'] == 1 else 's'}"
+                f"native engine: {found['instruction_set']}, {found['threads']} "
+                f"thread{'' if found['threads'] == 1 else 's'}"
             )
         else:
             typer.echo("no native engine: NumPy")
@@ -93,27 +64,15 @@ def _options(
     pass
 
 
-_LARGEST = 2**63 - 1  # the largest signed 64-bit integer
-
-
-def _checked(context: typer.Context, parameter: Any, value: Any) -> Any:
-    """Refuse numbers that are not finite, or too large for 64 bits."""
-    for number in value if isinstance(value, list | tuple) else [value]:
-        if isinstance(number, int) and abs(number) > _LARGEST:
-            limit = _LARGEST if number > 0 else -_LARGEST
-            end = "largest" if number > 0 else "smallest"
-            raise typer.BadParameter(
-                f"{number} is out of range; the {end} is {limit}", ctx=context, param=parameter
-            )
-        if isinstance(number, float) and not math.isfinite(number):
-            raise typer.BadParameter(
-                f"{number} is not a finite number", ctx=context, param=parameter
-            )
-    return value
-
-
 _OF_ALL_PROCESSES = {"train", "evaluate", "predict", "generate", "score"}
 """The commands that many processes share; rank 0 alone runs the others."""
+
+
+def prepare(arguments: Sequence[str]) -> None:
+    """Import what the command of a command line needs, if it names one."""
+    program: Any = typer.main.get_command(app)
+    for name in arguments[:1]:
+        program.commands.get(name)
 
 
 def run() -> int:
@@ -142,10 +101,6 @@ def run() -> int:
 
 def _run() -> int:
     program: Any = typer.main.get_command(app)
-    for command in program.commands.values():
-        for parameter in command.params:
-            if parameter.callback is None:
-                parameter.callback = _checked
     try:
         code = program.main(prog_name="anaphora", standalone_mode=False)
         sys.stdout.flush()
