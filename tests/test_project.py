@@ -6,7 +6,6 @@ import importlib.resources
 import pkgutil
 import re
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest

@@ -16,6 +16,7 @@ from anaphora.training.backtesting import (
     seasonal_naive,
 )
 from anaphora.training.callbacks import Callback, GradualUnfreezing, MetricsFile, TensorBoard
+from anaphora.training.checkpoint import Progress
 from anaphora.training.classification import CLASSIFY, ClassifierOptions, classify
 from anaphora.training.evaluation import Evaluation, evaluate, loss_figures, loss_unit, perplexity
 from anaphora.training.forecaster import FittedForecaster, ForecasterOptions, fit_forecaster
@@ -36,7 +37,7 @@ from anaphora.training.start import Start
 from anaphora.training.tagging import TAG, TaggerOptions, tag
 from anaphora.training.task import Answer, EvaluationData, Task, TrainingData
 from anaphora.training.tasks import TASKS, task_of
-from anaphora.training.trainer import Progress, Trainer, TrainingDiverged
+from anaphora.training.trainer import Trainer, TrainingDiverged
 from anaphora.training.translation import TRANSLATE, TranslatorOptions
 
 __all__ = [

@@ -9,9 +9,8 @@ import itertools
 import math
 import operator
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, NotRequired, TypedDict
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
@@ -24,11 +23,12 @@ from anaphora.generation.reading import evaluating
 from anaphora.metrics import direction, is_better
 from anaphora.models.quantization import check_trainable
 from anaphora.nn import Module
-from anaphora.nn.states import as_tuple
 from anaphora.optim import Optimizer, Schedule, clip_grad_norm, clip_grad_value
 from anaphora.tensor import Array, Tensor, detach, no_grad
 from anaphora.training.averaging import Averaging, check_apart, has_outer_steps
 from anaphora.training.callbacks import Callback
+from anaphora.training.checkpoint import Checkpoint, Progress, state_tensors
+from anaphora.training.epoch import Epoch, arrays_of, check_batches, count_sequences, sampled
 from anaphora.training.evaluation import (
     AnyBatches,
     Evaluation,
@@ -56,104 +56,6 @@ class TrainingDiverged(RuntimeError):  # noqa: N818 - it names what happened
 
 class _Stopped(Exception):  # noqa: N818 - it is not an error
     """A stop was requested during an evaluation."""
-
-
-@dataclass
-class Progress:
-    """The progress of a training run, as saved in checkpoints.
-
-    Attributes:
-        epoch: Complete passes over the data.
-        position: Batches of the current pass that are done.
-        step: Updates so far.
-        tokens: Tokens trained on so far.
-        seconds: Time spent so far.
-        best_loss: The loss of the best evaluation, whose weights are kept; None before the first.
-        best: The figure of the best evaluation that ``monitor`` names.
-        evaluations_since_best: Evaluations after the best.
-        evaluated_step: The step of the last evaluation.
-        interval_loss: The sum of losses since the last record.
-        interval_tokens: Tokens since the last record.
-
-    >>> progress = Progress(epoch=1, position=3, step=103)
-    >>> Progress(**dataclasses.asdict(progress)) == progress  # as through a checkpoint
-    True
-    """
-
-    epoch: schema.Count = 0
-    position: schema.Count = 0
-    step: schema.Count = 0
-    tokens: schema.Count = 0
-    seconds: schema.NotNegative = 0.0
-    best_loss: float | None = None
-    evaluations_since_best: schema.Count = 0
-    evaluated_step: schema.Count = 0
-    interval_loss: float = 0.0
-    interval_tokens: schema.Count = 0
-    best: float | None = None
-
-    def __post_init__(self) -> None:
-        if self.evaluated_step > self.step:
-            raise ValueError(
-                f"evaluated_step is {self.evaluated_step}; expected at most step, which is "
-                f"{self.step}"
-            )
-        if self.best is None:  # in old checkpoints, which only monitored the loss
-            self.best = self.best_loss
-
-
-class OptimizerState(TypedDict):
-    """The state of the optimizer in a checkpoint, besides its arrays."""
-
-    optimizer: str
-    learning_rate: schema.NotNegative
-    options: dict[str, Any]
-    steps: dict[str, schema.Count]
-    averaged_steps: NotRequired[schema.Count | None]
-    average_decay: NotRequired[schema.NotNegative]
-    initial_learning_rate: NotRequired[schema.NotNegative]
-    groups: NotRequired[list[GroupState]]
-
-
-class GroupState(TypedDict):
-    """The state of a group of parameters in a checkpoint."""
-
-    parameters: list[str]
-    learning_rate: schema.NotNegative | None
-    weight_decay: schema.NotNegative | None
-
-
-class ScheduleState(TypedDict):
-    """The state of any schedule in a checkpoint."""
-
-    schedule: str
-    initial_learning_rate: schema.NotNegative
-    learning_rate: schema.NotNegative
-    factor: NotRequired[schema.NotNegative]
-    best_loss: NotRequired[float | None]
-    evaluations_without_best: NotRequired[schema.Count]
-    losses: NotRequired[list[float]]
-    of: NotRequired[ScheduleState]
-
-
-class RandomState(TypedDict):
-    """The state of the package's random generator in a checkpoint."""
-
-    bit_generator: str
-    state: dict[str, int]
-    has_uint32: int
-    uinteger: int
-
-
-class Checkpoint(TypedDict):
-    """The metadata of ``checkpoint/state.safetensors``."""
-
-    progress: Progress
-    optimizer: OptimizerState
-    schedule: ScheduleState | None
-    random: RandomState
-    state_is_tuple: bool
-    metrics_size: schema.Count
 
 
 class Trainer:
@@ -221,7 +123,7 @@ class Trainer:
     ) -> None:
         for name, given in (("batches", batches), ("validation", validation)):
             if given is not None:
-                _check_batches(name, given)
+                check_batches(name, given)
         check_trainable("Trainer", model)
         self.model = model
         # To look for all members of a protocol at each step takes long.
@@ -360,7 +262,7 @@ class Trainer:
         self._notify("on_start")
         if notice := matmul_precision_notice():
             self._notice_once("matmul_precision", notice)
-        epoch: _Epoch | None = None
+        epoch: Epoch | None = None
         while True:
             if self._is_together():
                 self._agree()
@@ -378,7 +280,7 @@ class Trainer:
                     self.schedule.on_epoch(progress.epoch)
                 self._notify("on_epoch")
             if epoch is None:
-                epoch = _Epoch(self._epoch_batches(), progress.position)
+                epoch = Epoch(self._epoch_batches(), progress.position)
             update = self._update if self._averaging is None else self._update_apart
             loss = update(epoch.take(self.options.accumulate))
             if progress.position == len(epoch):
@@ -505,7 +407,7 @@ class Trainer:
         return mean
 
     def _sequences(self, batches: Sequence[Any]) -> int:
-        return _count_sequences(batches) if self.options.loss_per == "sequence" else 0
+        return count_sequences(batches) if self.options.loss_per == "sequence" else 0
 
     def _backward(
         self,
@@ -619,7 +521,7 @@ class Trainer:
     def _diverged(self, problem: str, step: int, *batches: Any) -> TrainingDiverged:
         options = self.options
         for batch in batches:
-            for name, given in _arrays_of(batch):
+            for name, given in arrays_of(batch):
                 if given.dtype.kind == "f" and not np.isfinite(given).all():
                     place = ", ".join(map(str, np.argwhere(~np.isfinite(given))[0]))
                     return TrainingDiverged(
@@ -873,7 +775,7 @@ class Trainer:
             "random numbers (anaphora.random.seed)": str(random.get_state()["state"]["state"]),
             "step": str(self.progress.step),
             "number of batches": str(len(self.batches)),
-            "training data": digest(_sampled(self.batches)),
+            "training data": digest(sampled(self.batches)),
         }
         self.processes.check_alike(own)
 
@@ -921,7 +823,7 @@ class Trainer:
         return {
             f"state.{self._shard_prefix(number)}{k}": tensor.data
             for number, state in enumerate(states)
-            for k, tensor in enumerate(_state_tensors(state))
+            for k, tensor in enumerate(state_tensors(state))
         }
 
     def _shard_prefix(self, number: int) -> str:
@@ -1022,7 +924,7 @@ class Trainer:
                     no_grad(),
                     np.errstate(over="ignore", invalid="ignore"),
                 ):
-                    first = _Epoch(self.batches, 0).take(1)[0]
+                    first = Epoch(self.batches, 0).take(1)[0]
                     parts = (
                         shards_of(self.model, first, self.shards) if self.shards > 1 else [first]
                     )
@@ -1039,94 +941,6 @@ class Trainer:
             outer = {f"outer.{name}": p.data for name, p in self.model.named_parameters()}
         arrays = model | optimizer | state | outer
         return {name: Shape(array.shape, array.dtype) for name, array in arrays.items()}
-
-
-class _Epoch:
-    """The batches of an epoch in order, from a position on."""
-
-    def __init__(self, batches: AnyBatches, position: int) -> None:
-        self._batches: Any = batches
-        self._position = position
-        self._iterator: Iterator[Any] | None = None
-        if not hasattr(batches, "__getitem__"):
-            self._iterator = itertools.islice(iter(batches), position, None)
-
-    def __len__(self) -> int:
-        return len(self._batches)
-
-    def take(self, count: int) -> list[Any]:
-        """The next `count` batches, or fewer at the end, but at least one."""
-        end = min(self._position + count, len(self))
-        if self._iterator is None:
-            taken = [self._batches[k] for k in range(self._position, end)]
-        else:
-            taken = list(itertools.islice(self._iterator, end - self._position))
-        if len(taken) < end - self._position:
-            raise ValueError(
-                f"the batches ended after {self._position + len(taken)}, but their length is "
-                f"{len(self)}; the two must agree"
-            )
-        self._position = end
-        return taken
-
-
-def _sampled(batches: Any) -> Iterator[Array]:
-    """The arrays of a few batches; of none that can only be iterated."""
-    count = len(batches) if hasattr(batches, "__getitem__") else 0
-    for k in sorted({count * part // 8 for part in range(8)}) if count else ():
-        for _, array in _arrays_of(batches[k]):
-            yield array
-
-
-def _check_batches(name: str, batches: Any) -> None:
-    """Check the batches of an epoch.
-
-    Raises:
-        TypeError: it has no length, or is a dictionary.
-        ValueError: it is empty.
-    """
-    advice = "give a list of batches, or another object with a length"
-    if isinstance(batches, Mapping) or not hasattr(batches, "__len__"):
-        hint = "; list(batches) converts a generator" if hasattr(batches, "__next__") else ""
-        raise TypeError(f"Trainer: {name} is of type {type(batches).__name__}; {advice}{hint}")
-    if len(batches) == 0:
-        raise ValueError(f"Trainer: {name} is empty; {advice}")
-
-
-def _count_sequences(batches: Sequence[Any]) -> int:
-    """The total number of sequences in batches, B of targets [T, B]."""
-    try:
-        return sum(batch.targets.shape[1] for batch in batches)
-    except (AttributeError, IndexError) as error:
-        raise ValueError(
-            "loss_per 'sequence' needs batches with targets [T, B]; use loss_per 'token', and "
-            "return from the model's loss what is to be minimized"
-        ) from error
-
-
-def _arrays_of(batch: Any) -> Iterator[tuple[str, Array]]:
-    """The arrays of a batch with their names: of a `Batch`, a tuple or a dict."""
-    if isinstance(batch, Mapping):
-        items = [(f"arrays {name!r}", array) for name, array in batch.items()]
-    elif isinstance(batch, (tuple, list)):
-        items = [(f"arrays {k}", array) for k, array in enumerate(batch)]
-    else:
-        items = [(name, getattr(batch, name, None)) for name in ("inputs", "targets")]
-        items.append(("numbers", batch))
-    for name, array in items:
-        if isinstance(array, np.ndarray):
-            yield name, array
-
-
-def _state_tensors(state: Any) -> tuple[Tensor, ...]:
-    tensors = () if state is None else as_tuple(state)
-    for tensor in tensors:
-        if not isinstance(tensor, Tensor):
-            raise TypeError(
-                "a checkpoint can only save a state that is a Tensor or a tuple of Tensors; the "
-                f"loss returned one with a {type(tensor).__name__}"
-            )
-    return tensors
 
 
 def _counted(count: int, noun: str) -> str:
