@@ -197,7 +197,8 @@ template <class T> struct RowPlaces {
     bool x_packed;              // they are in that order too, else [gates, stride]
     const T *bias_ih, *bias_hh; // [gates, stride], or null
     std::int64_t stride;
-    bool backwards; // which blocks come first: those that the previous step left in a cache
+    std::int64_t units; // of the layer
+    bool backwards;     // which blocks come first: those that the previous step left in a cache
     const T *before[max_states], *const *parameters;
     T *after[max_states], *output; // where the first state goes too, or null
     // Several steps: from the input halves and the first state of one to those of the next. The
@@ -205,14 +206,51 @@ template <class T> struct RowPlaces {
     std::int64_t steps = 1, next_x = 0, next_state = 0;
 };
 
-template <class C, bool HasXBias, int Sub, int Blocks, class T>
+// Whether the products of a last block of so few units are computed on half vectors: two of them
+// take the time of one.
+template <class T> inline constexpr bool has_halves = ANAPHORA_VECTOR_BYTES == 64 && sizeof(T) == 4;
+typedef float HalfVector __attribute__((vector_size(ANAPHORA_VECTOR_BYTES / 2)));
+
+// The sums of add_products() for blocks of `Outputs` vectors, `next` apart, of the last of which
+// the first half alone: of the other one they are 0.
+template <int Outputs, int Blocks>
+ANAPHORA_INLINE void add_products_to_half(std::int64_t K, const float *row, const float *b,
+                                          std::int64_t next, Vector<float> *sums) {
+    constexpr int W = lanes<float>, whole = (Blocks - 1) * Outputs;
+    HalfVector halves[Outputs] = {};
+    for (std::int64_t k = 0; k < K; k++, b += Outputs * W) {
+        const Vector<float> x = broadcast(row[k]);
+        const HalfVector half_x = row[k] - HalfVector{};
+#pragma GCC unroll 12
+        for (int v = 0; v < whole; v++)
+            sums[v] += x * load(b + v / Outputs * next + v % Outputs * W);
+#pragma GCC unroll 4
+        for (int v = 0; v < Outputs; v++) {
+            HalfVector w;
+            std::memcpy(&w, b + (Blocks - 1) * next + v * W, sizeof w);
+            halves[v] += half_x * w;
+        }
+    }
+    const auto whole_vector = [&]<int... Lane>(HalfVector half,
+                                               std::integer_sequence<int, Lane...>) {
+        return __builtin_shufflevector(half, HalfVector{}, Lane...);
+    };
+#pragma GCC unroll 4
+    for (int v = 0; v < Outputs; v++)
+        sums[whole + v] = whole_vector(halves[v], std::make_integer_sequence<int, W>());
+}
+
+template <class C, bool HasXBias, int Sub, int Blocks, bool ToHalf, class T>
 ANAPHORA_INLINE void row_blocks(const RowPlaces<T> &p, const T *weight, const T *x,
                                 std::int64_t unit) {
     using P = typename C::forward;
     constexpr std::int64_t W = lanes<T>;
     constexpr int outputs = C::h_blocks * Sub, gates = C::gates.size();
     Vector<T> sums[1][std::max(Blocks * outputs, 1)] = {}, halves[std::max(Blocks * outputs, 1)];
-    if constexpr (outputs > 0)
+    if constexpr (ToHalf)
+        add_products_to_half<outputs, Blocks>(p.terms, p.row, weight, p.terms * outputs * W,
+                                              sums[0]);
+    else if constexpr (outputs > 0)
         add_products<Numbers<T>, 1, outputs, Operands::cached_rows, Blocks>(
             p.terms, p.row, 0, weight, p.terms * outputs * W, sums);
     std::memcpy(&halves, &sums, sizeof halves);
@@ -289,13 +327,22 @@ ANAPHORA_INLINE void take_row_step(const RowPlaces<T> &p, const Block *first, co
                 const std::int64_t before = (block->first - first->first) * W;
                 const T *weight = p.weight + before * C::h_blocks * p.terms,
                         *x = p.x + before * (p.x_packed ? C::x_blocks : 1);
+                const bool to_half = p.units <= block[together - 1].first * W + W / 2;
                 with_vectors(static_cast<int>(together), [&](auto blocks) {
-                    if constexpr (blocks == 4)
-                        return;
-                    else if (p.bias_ih != nullptr)
-                        row_blocks<C, true, Sub, blocks>(p, weight, x, block->first * W);
-                    else
-                        row_blocks<C, false, Sub, blocks>(p, weight, x, block->first * W);
+                    if constexpr (blocks < 4) {
+                        auto run = [&](auto half) {
+                            if (p.bias_ih != nullptr)
+                                row_blocks<C, true, Sub, blocks, half>(p, weight, x,
+                                                                       block->first * W);
+                            else
+                                row_blocks<C, false, Sub, blocks, half>(p, weight, x,
+                                                                        block->first * W);
+                        };
+                        if constexpr (has_halves<T> && Sub == 1 && outputs > 0)
+                            if (to_half)
+                                return run(std::true_type());
+                        run(std::false_type());
+                    }
                 });
             }
         });

@@ -233,7 +233,7 @@ template <class T> class ForwardPass {
         places.row = state_at(0, t);
         places.x = x_gates + row * cell_.x_blocks * H_ + blocks->first * W;
         places.x_packed = false;
-        places.stride = H_;
+        places.stride = places.units = H_;
         places.bias_ih = nullptr;
         places.bias_hh = w_.bias_hh;
         places.backwards = t % 2 == 1;

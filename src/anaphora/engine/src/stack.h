@@ -452,6 +452,7 @@ template <class T> class Run {
         places.bias_ih = layer.bias_ih;
         places.bias_hh = layer.bias_hh;
         places.stride = s_.HP;
+        places.units = s_.hidden;
         places.backwards = t % 2 == 1;
         places.parameters = layer.parameters.data();
         places.after[0] = s_.projects ? unprojected_ : after;
