@@ -111,3 +111,12 @@ def test_what_takes_a_word_of_some_is_not_wider_for_it(help_of):
     assert "--attention NAME translate: How the decoder attends to the source. One of " in " ".join(
         out.split()
     )
+
+
+def test_a_command_imports_no_other(fresh_interpreter):
+    program = "import sys; from anaphora.cli.app import prepare; prepare({}); print(*sys.modules)"
+    for arguments, wanted in ([], set()), (["--help"], set()), (["info", "train"], {"info"}):
+        modules = set(fresh_interpreter(program.format(arguments)).split())
+        assert modules & {f"anaphora.cli.{name}" for name in ("info", "serve", "train")} == {
+            f"anaphora.cli.{name}" for name in wanted
+        }
