@@ -164,6 +164,14 @@ template <class T> class WeightTest {
     std::vector<T> x_, B_;
 };
 
+// Whether this instruction set multiplies in a format.
+bool is_compiled(Format format) {
+    using Chains = ChainWeight<Numbers<float>>;
+    return format == Format::chain ||
+           with_format<float>(
+               format, []<class W>(std::type_identity<W>) { return !std::is_same_v<W, Chains>; });
+}
+
 } // namespace
 
 // The first failure, or an empty string. tile_registers, dots: whether this process may use them.
@@ -173,7 +181,7 @@ std::string test_weights(bool tile_registers, bool dots) {
     for (int k = 0; k < 300; k++) {
         std::string failure = WeightTest<double>(random, Format::chain).run();
         auto test = [&](Format format) {
-            if (failure.empty())
+            if (failure.empty() && is_compiled(format))
                 failure = WeightTest<float>(random, format).run();
         };
         test(Format::chain);
