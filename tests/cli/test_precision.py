@@ -1,9 +1,9 @@
 """`--matmul-precision`: a training records it, other commands have their own."""
 
+import importlib
 import json
 import math
 import shutil
-import sys
 
 import numpy as np
 import pytest
@@ -146,7 +146,7 @@ def test_pictures_and_servers_compute_in_it(folder, monkeypatch):
 
     pytest.importorskip("matplotlib")
     pytest.importorskip("starlette")
-    monkeypatch.setattr(sys.modules["anaphora.cli.plot"], "read", stop)
+    monkeypatch.setattr(importlib.import_module("anaphora.cli.plot"), "read", stop)
     monkeypatch.setattr("anaphora.serve.Server", lambda *arguments, **options: stop())
     for command in (("plot", "--text", "the same"), ("serve",)):
         for options in (FLOAT32, BFLOAT16):

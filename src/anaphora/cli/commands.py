@@ -56,11 +56,13 @@ class _ByName(Mapping[str, Command]):
         return len(_DESCRIPTIONS)
 
     def __getitem__(self, name: str) -> Command:
-        return _command(name, _DESCRIPTIONS[name])
+        if name not in _DESCRIPTIONS:
+            raise KeyError(name)
+        return _command(name)
 
 
 @functools.cache
-def _command(name: str, description: str) -> Command:
+def _command(name: str) -> Command:
     """A command: the function of its name, in the module of that name."""
     in_python = f"{name}_" if keyword.iskeyword(name) else name
     function = getattr(importlib.import_module(f"anaphora.cli.{in_python}"), in_python)
@@ -68,7 +70,7 @@ def _command(name: str, description: str) -> Command:
     paragraphs = (inspect.getdoc(function) or "").split("\n\n")
     text = "\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs)
     app = typer.Typer(add_completion=False, rich_markup_mode=None)
-    app.command(name, cls=Command, help=text, short_help=description)(function)
+    app.command(name, cls=Command, help=text)(function)
     command: Any = typer.main.get_command(app)
     for parameter in command.params:
         if parameter.callback is None:
