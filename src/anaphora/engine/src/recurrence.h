@@ -412,6 +412,7 @@ template <class T> class BackwardPass {
                 for (auto g = static_cast<int>(task); g < groups_; g += tasks)
                     add_group(g, span, grouped);
             });
+            multiply_inputs(span, grouped);
             adding_ = true;
         });
         for (GroupSums<T> *sums : {&weight_hr_, &weight_hh_, &bias_hh_, &weight_ih_, &bias_ih_})
@@ -424,7 +425,7 @@ template <class T> class BackwardPass {
     using Rows = typename Weight<T>::Rows;
 
     static Scratch &scratch(int number) {
-        static thread_local Scratch all[11];
+        static thread_local Scratch all[12];
         return all[number];
     }
 
@@ -595,7 +596,7 @@ template <class T> class BackwardPass {
 
     // What a group's rows of a span contribute.
     void add_group(int g, const Span &span, const GroupedRows &grouped) const {
-        static thread_local Scratch copy_scratch, d_input_scratch;
+        static thread_local Scratch copy_scratch;
         const std::int64_t rows = grouped.size(g), first = grouped.first(g);
         // total [columns of d, columns of x] += d [rows, .]^T x [rows, .]
         auto add_outer = [&](const T *d, std::int64_t d_columns, const T *x, std::int64_t x_columns,
@@ -635,16 +636,22 @@ template <class T> class BackwardPass {
                       weight_ih_.of(g));
         if (bias_ih_.of(g) != nullptr)
             sum_columns(rows, x_size_, d_x_gates_ + first * x_size_, bias_ih_.of(g), adding_);
-        if (f_.d_x == nullptr || in_step_)
+    }
+
+    // The gradients of a span's inputs, where no step has them yet.
+    void multiply_inputs(const Span &span, const GroupedRows &grouped) const {
+        if (w_.weight_ih == nullptr || f_.d_x == nullptr || in_step_)
             return;
         const bool copies = plan_.indexed() || groups_ > 1;
-        T *d_x = copies ? d_input_scratch.get<T>(rows * I_) : f_.d_x + span.first * B_ * I_;
-        multiply<T>(units_, Use::input_gradient, rows, I_, x_size_,
-                    Matrix<const T>{d_x_gates_ + first * x_size_, x_size_, 1},
-                    Matrix<const T>{w_.weight_ih, I_, 1}, d_x, I_, nullptr, false);
-        if (copies)
+        T *d_x =
+            copies ? scratch(11).template get<T>(span.rows * I_) : f_.d_x + span.first * B_ * I_;
+        multiply<T>(units_, Use::input_gradient, span.rows, I_, x_size_,
+                    Matrix<const T>{d_x_gates_, x_size_, 1}, Matrix<const T>{w_.weight_ih, I_, 1},
+                    d_x, I_, nullptr, false);
+        for (int g = 0; g < groups_ && copies; g++)
             grouped.for_each_row(g, [&](std::int64_t row, std::int64_t p, std::int64_t t) {
-                std::copy_n(d_x + row * I_, I_, f_.d_x + plan_.input_row(p, t) * I_);
+                std::copy_n(d_x + (grouped.first(g) + row) * I_, I_,
+                            f_.d_x + plan_.input_row(p, t) * I_);
             });
     }
 

@@ -171,7 +171,7 @@ struct Columns {
 template <class T>
 void pack_columns(std::int64_t K, const Matrix<const T> &B, int vectors, const Columns *columns,
                   T *to) {
-    constexpr std::int64_t W = lanes<T>, step = 64 / sizeof(T); // source and destination stay in L1
+    constexpr std::int64_t W = lanes<T>;
     const std::int64_t padded = vectors * W;
     if (B.column == 1) {
         for (std::int64_t k = 0; k < K; k++, to += padded)
@@ -187,25 +187,23 @@ void pack_columns(std::int64_t K, const Matrix<const T> &B, int vectors, const C
             }
         return;
     }
-    for (std::int64_t k0 = 0; k0 < K; k0 += step)
-        for (int v = 0; v < vectors; v++) {
-            const T *from = B.data + columns[v].begin * B.column;
-            T *at = to + v * W;
-            const std::int64_t end = std::min(K, k0 + step);
-            std::int64_t k = k0;
-            for (; B.row == 1 && columns[v].valid >= W && k + W <= end; k += W) {
-                Vector<T> rows[W];
-                for (std::int64_t j = 0; j < W; j++)
-                    rows[j] = load(from + j * B.column + k);
-                transpose_lanes<T>(rows);
-                for (std::int64_t i = 0; i < W; i++)
-                    store(at + (k + i) * padded, rows[i]);
-            }
+    // One vector after the other: so few rows at a time are read as streams.
+    for (int v = 0; v < vectors; v++) {
+        const T *from = B.data + columns[v].begin * B.column;
+        T *at = to + v * W;
+        std::int64_t k = 0;
+        for (; B.row == 1 && columns[v].valid >= W && k + W <= K; k += W) {
+            Vector<T> rows[W];
             for (std::int64_t j = 0; j < W; j++)
-                for (std::int64_t i = k; i < end; i++)
-                    at[i * padded + j] =
-                        j < columns[v].valid ? from[i * B.row + j * B.column] : T(0);
+                rows[j] = load(from + j * B.column + k);
+            transpose_lanes<T>(rows);
+            for (std::int64_t i = 0; i < W; i++)
+                store(at + (k + i) * padded, rows[i]);
         }
+        for (std::int64_t j = 0; j < W; j++)
+            for (std::int64_t i = k; i < K; i++)
+                at[i * padded + j] = j < columns[v].valid ? from[i * B.row + j * B.column] : T(0);
+    }
 }
 
 // A packed weight ---------------------------------------------------------------------------------
