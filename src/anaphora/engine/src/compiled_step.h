@@ -208,7 +208,7 @@ template <class T> struct RowPlaces {
 
 // Whether the products of a last block of so few units are computed on half vectors: two of them
 // take the time of one.
-template <class T> inline constexpr bool has_halves = ANAPHORA_VECTOR_BYTES == 64 && sizeof(T) == 4;
+inline constexpr bool has_halves = ANAPHORA_VECTOR_BYTES == 64;
 typedef float HalfVector __attribute__((vector_size(ANAPHORA_VECTOR_BYTES / 2)));
 
 // The sums of add_products() for blocks of `Outputs` vectors, `next` apart, of the last of which
@@ -338,7 +338,7 @@ ANAPHORA_INLINE void take_row_step(const RowPlaces<T> &p, const Block *first, co
                                 row_blocks<C, false, Sub, blocks, half>(p, weight, x,
                                                                         block->first * W);
                         };
-                        if constexpr (has_halves<T> && Sub == 1 && outputs > 0)
+                        if constexpr (has_halves && Sub == 1 && outputs > 0)
                             if (to_half)
                                 return run(std::true_type());
                         run(std::false_type());
