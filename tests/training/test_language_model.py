@@ -1,12 +1,14 @@
 """From raw text to a trained model: presets, preparation, levels, schedules, TensorBoard."""
 
+import itertools
 import json
 import sys
 
 import numpy as np
 import pytest
 
-from anaphora.artifact import ArtifactError, ModelDirectory
+from anaphora.artifact import ArtifactError, ModelDirectory, lock
+from anaphora.artifact.lock import Lock
 from anaphora.data import DataError, WordTokenizer, cover
 from anaphora.models import LanguageModel
 from anaphora.optim import ASGD, WarmUp
@@ -249,22 +251,40 @@ def test_ctrl_c_while_reading_leaves_what_was_there(tmp_path, text, monkeypatch)
     assert not (tmp_path / "new").exists()
 
 
-@pytest.mark.parametrize("locked", [False, True])
-def test_ctrl_c_while_locking_leaves_nothing(tmp_path, text, monkeypatch, locked):
-    lock = ModelDirectory.lock
+def interrupt_at(number, functions):
+    """Interrupt this thread once, at an instruction of functions, counted over all of them."""
+    codes, seen = {function.__code__ for function in functions}, 0
 
-    def interrupted(directory):
-        directory.path.mkdir()
-        if locked:
-            lock(directory)
-        raise KeyboardInterrupt
+    def trace(frame, event, argument):
+        nonlocal seen
+        if frame.f_code not in codes:
+            return None
+        frame.f_trace_opcodes = True
+        seen += event == "opcode"
+        if seen == number:
+            sys.settrace(None)
+            raise KeyboardInterrupt
+        return trace
 
-    monkeypatch.setattr(ModelDirectory, "lock", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        prepare(tmp_path, text)
-    assert not (tmp_path / "model").exists()
-    monkeypatch.undo()
-    prepare(tmp_path, text)
+    sys.settrace(trace)
+
+
+def test_ctrl_c_while_locking_leaves_nothing(tmp_path, text):
+    """At each instruction; but for the last ones that are executed the training has begun."""
+    functions = [ModelDirectory.lock, Lock.acquire, lock._try_to_lock, lock._write]
+    for number in itertools.count(1):
+        before = sys.gettrace()
+        try:
+            interrupt_at(number, functions)
+            prepare(tmp_path, text)
+        except KeyboardInterrupt:
+            assert not (tmp_path / "model").exists(), number
+        else:
+            break
+        finally:
+            sys.settrace(before)
+    assert number > 100
+    assert (tmp_path / "model").exists()
 
 
 def test_an_existing_model_is_refused_before_the_text_is_read(tmp_path, text):

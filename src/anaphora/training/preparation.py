@@ -367,7 +367,10 @@ def _locked(home: ModelDirectory) -> Iterator[None]:
         home.lock()
         made = not existed and home.is_empty()
         yield
-    except BaseException:  # Ctrl-C too, also while it locks
+    except BaseException:  # Ctrl-C too
+        if not (existed or home.locked):  # perhaps while it locked, which leaves a file
+            with contextlib.suppress(ArtifactError):
+                home.lock()
         if made or (not existed and home.locked and home.is_empty()):
             shutil.rmtree(home.path, ignore_errors=True)
         elif not existed:
