@@ -270,7 +270,7 @@ def interrupt_at(number, functions):
 
 
 def test_ctrl_c_while_locking_leaves_nothing(tmp_path, text):
-    """At each instruction; but for the last ones that are executed the training has begun."""
+    """At each instruction of it; one more is never reached, and the training is prepared."""
     functions = [ModelDirectory.lock, Lock.acquire, lock._try_to_lock, lock._write]
     for number in itertools.count(1):
         before = sys.gettrace()
