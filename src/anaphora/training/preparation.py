@@ -368,7 +368,7 @@ def _locked(home: ModelDirectory) -> Iterator[None]:
         made = not existed and home.is_empty()
         yield
     except BaseException:  # Ctrl-C too
-        if not (existed or home.locked):  # perhaps while it locked, which leaves a file
+        if not (existed or home.locked) and home.path.exists():  # perhaps with a lock's file
             with contextlib.suppress(ArtifactError):
                 home.lock()
         if made or (not existed and home.locked and home.is_empty()):

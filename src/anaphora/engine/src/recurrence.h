@@ -404,15 +404,15 @@ template <class T> class BackwardPass {
                 shared_gradient_ ? d_x_gates_ : scratch(9).template get<T>(span.rows * gates_size_);
             d_projected_ = projection_ ? scratch(10).template get<T>(span.rows * P_) : nullptr;
             plan_.run(barrier_, [&](int thread) { work(thread, span, grouped); });
-            // The contribution of all steps of the span to the gradients of weights and input, each
-            // group's to its own sums: on the thread that has the group's rows, or on all threads,
-            // one group after the other.
+            // The contribution of all steps of the span to the gradients of weights, each group's
+            // to its own sums: on the thread that has the group's rows, or on all threads, one
+            // group after the other.
             const int tasks = groups_ == 1 || available_threads() > groups_ ? 1 : plan_.threads;
             parallel(tasks, [&](std::int64_t task) {
                 for (auto g = static_cast<int>(task); g < groups_; g += tasks)
                     add_group(g, span, grouped);
             });
-            multiply_inputs(span, grouped);
+            multiply_span_input(span, grouped);
             adding_ = true;
         });
         for (GroupSums<T> *sums : {&weight_hr_, &weight_hh_, &bias_hh_, &weight_ih_, &bias_ih_})
@@ -638,8 +638,8 @@ template <class T> class BackwardPass {
             sum_columns(rows, x_size_, d_x_gates_ + first * x_size_, bias_ih_.of(g), adding_);
     }
 
-    // The gradients of a span's inputs, where no step has them yet.
-    void multiply_inputs(const Span &span, const GroupedRows &grouped) const {
+    // The gradient of a span's input, unless each step has computed its own.
+    void multiply_span_input(const Span &span, const GroupedRows &grouped) const {
         if (w_.weight_ih == nullptr || f_.d_x == nullptr || in_step_)
             return;
         const bool copies = plan_.indexed() || groups_ > 1;

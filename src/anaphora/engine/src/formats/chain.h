@@ -200,9 +200,9 @@ void pack_columns(std::int64_t K, const Matrix<const T> &B, int vectors, const C
             for (std::int64_t i = 0; i < W; i++)
                 store(at + (k + i) * padded, rows[i]);
         }
-        for (std::int64_t j = 0; j < W; j++)
-            for (std::int64_t i = k; i < K; i++)
-                at[i * padded + j] = j < columns[v].valid ? from[i * B.row + j * B.column] : T(0);
+        for (; k < K; k++)
+            for (std::int64_t j = 0; j < W; j++)
+                at[k * padded + j] = j < columns[v].valid ? from[k * B.row + j * B.column] : T(0);
     }
 }
 
